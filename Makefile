@@ -1,0 +1,42 @@
+# Two commands for a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+# Everything is installed into .venv, at the versions of requirements.lock.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check benchmark benchmark-full lock clean
+
+demo: .venv/ready  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
+	$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
+
+test: .venv/ready  ## Everything that must hold.
+	$(BIN)/pytest
+
+check: .venv/ready  ## Style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: .venv/ready  ## How good, how fast, beside its peers: a sample, in minutes.
+	$(BIN)/python -m benchmarks.run --size sample
+
+benchmark-full: .venv/ready  ## The same in full: hours; can be stopped and resumed.
+	$(BIN)/python -m benchmarks.run --size full
+
+lock: .venv/ready  ## Pin the newest versions that pyproject.toml allows.
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--extra dev pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv demo-output
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Earmark needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@

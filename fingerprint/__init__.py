@@ -1,0 +1,1 @@
+"""Audio in, embeddings out. Knows nothing of indexes or HTTP."""

@@ -1,0 +1,61 @@
+"""Embeddings to bytes and back: coarse centroids and product-quantised residuals.
+
+The codebooks ship with the encoder, so ingest never trains anything and a code means the same in every
+library. An embedding is stored as the number of its nearest coarse centroid (which is also its list in
+the index) and one byte for each slice of what the centroid leaves (Jégou et al. 2011, "Product
+quantization for nearest neighbor search", section IV). The rotation that spreads variance evenly over
+the slices (Ge et al. 2013, "Optimized product quantization") is part of the encoder's last layer.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+class Codec:
+    """Coarse centroids [shape=(lists, dimension)], codebooks [shape=(bytes, 256, dimension / bytes)]."""
+
+    def __init__(self, coarse: NDArray[np.float32], codebooks: NDArray[np.float32]) -> None:
+        slices, entries, width = codebooks.shape
+        if entries != 256 or slices * width != coarse.shape[1]:
+            raise ValueError(f"codebooks {codebooks.shape} do not fit centroids {coarse.shape}")
+        self.coarse = np.ascontiguousarray(coarse)
+        self.codebooks = np.ascontiguousarray(codebooks)
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code, the number of its list not counted."""
+        return len(self.codebooks)
+
+    def encode(
+        self, embeddings: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        """Lists [shape=(n,)] and codes [shape=(n, code_size)] of embeddings [shape=(n, dimension)]."""
+        # unit vectors and nearly unit centroids: the nearest is the one of largest product once
+        # half its squared length is taken off
+        closeness = embeddings @ self.coarse.T - 0.5 * np.sum(self.coarse**2, axis=1)
+        lists = np.argmax(closeness, axis=1).astype(np.uint16)
+        residuals = embeddings - self.coarse[lists]
+        codes = np.empty((len(embeddings), self.code_size), np.uint8)
+        width = self.codebooks.shape[2]
+        for s, book in enumerate(self.codebooks):
+            part = residuals[:, s * width : (s + 1) * width]
+            codes[:, s] = np.argmax(part @ book.T - 0.5 * np.sum(book**2, axis=1), axis=1)
+        return lists, codes
+
+    def decode(self, lists: NDArray[np.uint16], codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What is left of the embeddings [shape=(n, dimension)], nearly of length 1."""
+        out = np.empty((len(lists), self.coarse.shape[1]), np.float32)
+        _decode(lists, codes, self.coarse, self.codebooks, out)
+        return out
+
+
+@njit(cache=True, nogil=True)
+def _decode(lists, codes, coarse, codebooks, out):
+    """out[i] = coarse[lists[i]] + the codebook entries of codes[i], slice by slice."""
+    slices, _, width = codebooks.shape
+    for i in range(len(lists)):
+        for s in range(slices):
+            entry = codebooks[s, codes[i, s]]
+            for c in range(width):
+                out[i, s * width + c] = coarse[lists[i], s * width + c] + entry[c]

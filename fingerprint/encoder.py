@@ -1,0 +1,243 @@
+"""The encoder at work: spectrogram in, embeddings out, without torch.
+
+A stack of convolutions, not padded over time, is run over a whole recording at once, so that
+overlapping windows share their work. Activations are kept as [shape=(time, band, channel)]; a layer is
+a numba kernel that lays its patches out as rows and one BLAS product with its weights. A linear
+projection of the patch (the mel-PCA baseline) is the same thing with one layer.
+
+The weights file (safetensors) holds the layers, the codec and, as metadata, the layers' geometry and the
+front end they were trained on. The encoder's id is the hash of that file: whatever changes an embedding
+or a code changes the id.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+
+from fingerprint import spectrogram as front_end
+from fingerprint.audio import SAMPLE_RATE
+from fingerprint.codec import Codec
+from fingerprint.errors import EarmarkError
+
+SHIPPED = Path(__file__).parent / "weights" / "encoder.safetensors"
+_CHUNK = 2560  # frames embedded in one go (64 s): bounds memory, costs 2 % in overlaps
+_ROWS = 4096  # patches laid out at once: stays in the cache between layout and product
+
+
+class EncoderError(EarmarkError):
+    """A weights file that is missing, damaged or made for another front end."""
+
+
+def front_end_parameters() -> dict[str, float]:
+    """Everything that defines the picture an encoder is trained on."""
+    return {
+        "sample_rate": SAMPLE_RATE,
+        "fft": front_end.FFT,
+        "hop": front_end.HOP,
+        "bands": front_end.BANDS,
+        "bands_per_octave": front_end.BANDS_PER_OCTAVE,
+        "lowest": front_end.LOWEST,
+        "dynamic_range": front_end.DYNAMIC_RANGE,
+        "silence": front_end.SILENCE,
+        "surroundings": front_end.SURROUNDINGS,
+        "decibel_per_unit": front_end.DB_PER_UNIT,
+    }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution: kernel and stride over time and bands, zero bands added at either edge."""
+
+    time: int
+    time_stride: int
+    band: int
+    band_stride: int
+    band_padding: int
+    rectify: bool
+    weight: NDArray[np.float32]  # [shape=(time * band * channels in, channels out)]
+    bias: NDArray[np.float32]  # [shape=(channels out,)]
+
+
+class Encoder:
+    """Trained layers and codec. Stateless in use: threads may share one.
+
+    Attributes
+    ----------
+    id : hash of the weights file
+    codec : Codec
+    window, hop : frames that one embedding looks at, frames from one to the next at the densest
+    background_mean, background_covariance : of the embeddings of music at large [shape=(d,), (d, d)]
+    """
+
+    def __init__(
+        self,
+        layers: list[Layer],
+        codec: Codec,
+        id: str,
+        background_mean: NDArray[np.float32],
+        background_covariance: NDArray[np.float32],
+    ) -> None:
+        self.layers = layers
+        self.codec = codec
+        self.id = id
+        self.background_mean = background_mean
+        self.background_covariance = background_covariance
+        self.window = self.hop = 1
+        for layer in layers:
+            self.window += (layer.time - 1) * self.hop
+            self.hop *= layer.time_stride
+        # past this layer nothing looks at two moments, so what is not kept need not be computed
+        self._last_in_time = max(i for i, layer in enumerate(layers) if layer.time > 1)
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> "Encoder":
+        """The encoder of a weights file; by default the one that ships with Earmark.
+
+        Raises EncoderError if the file cannot be read or is for another front end.
+        """
+        path = path or SHIPPED
+        try:
+            data = path.read_bytes()
+            tensors = load_tensors(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            metadata = {k: json.loads(v) for k, v in header["__metadata__"].items()}
+            layers = [
+                Layer(
+                    **geometry,
+                    weight=tensors[f"layer{i}.weight"].astype(np.float32),
+                    bias=tensors[f"layer{i}.bias"].astype(np.float32),
+                )
+                for i, geometry in enumerate(metadata["layers"])
+            ]
+            codec = Codec(
+                tensors["codec.coarse"].astype(np.float32),
+                tensors["codec.codebooks"].astype(np.float32),
+            )
+        except OSError as error:
+            raise EncoderError(
+                f"{path}: cannot read the encoder's weights: {error.strerror}"
+            ) from None
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise EncoderError(f"{path}: not an encoder's weights file ({error})") from None
+        if metadata["front_end"] != front_end_parameters():
+            raise EncoderError(f"{path}: these weights were trained on another spectrogram")
+        return cls(
+            layers,
+            codec,
+            hashlib.sha256(data).hexdigest()[:16],
+            tensors["background.mean"],
+            tensors["background.covariance"],
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        return self.layers[-1].weight.shape[1]
+
+    @property
+    def step(self) -> float:
+        """Seconds from one embedding to the next at the densest."""
+        return self.hop / front_end.FRAME_RATE
+
+    def embed(self, spectrogram: NDArray[np.float32], every: int = 1) -> NDArray[np.float32]:
+        """Embeddings of length 1 [shape=(n, dimension)] of a spectrogram [shape=(frames, BANDS)].
+
+        Embedding i looks at frames i * every * hop and the window - 1 after it; n is the number of
+        windows that fit, 0 if the spectrogram is shorter than one.
+        """
+        frames, hop = len(spectrogram), self.hop * every
+        count = max(0, (frames - self.window) // hop + 1)
+        embeddings = np.empty((count, self.dimension), np.float32)
+        per_chunk = max(1, _CHUNK // hop)
+        for first in range(0, count, per_chunk):
+            last = min(first + per_chunk, count) - 1
+            piece = spectrogram[first * hop : last * hop + self.window]
+            embeddings[first : last + 1] = self._run(piece, every)
+        _to_unit_length(embeddings)
+        return embeddings
+
+    def _run(self, piece: NDArray[np.float32], every: int) -> NDArray[np.float32]:
+        """Every layer over one piece [shape=(frames, BANDS)] → [shape=(n, dimension)]."""
+        x = np.ascontiguousarray(piece[:, :, None])
+        for i, layer in enumerate(self.layers):
+            stride = layer.time_stride * (every if i == self._last_in_time else 1)
+            x = _convolve(x, layer, stride)
+        return x[:, 0, :]
+
+
+def _convolve(x: NDArray[np.float32], layer: Layer, time_stride: int) -> NDArray[np.float32]:
+    """One layer: x [shape=(time, bands, channels)] → [shape=(time', bands', channels')]."""
+    times = (len(x) - layer.time) // time_stride + 1
+    bands = (x.shape[1] + 2 * layer.band_padding - layer.band) // layer.band_stride + 1
+    inputs, outputs = layer.weight.shape
+    out = np.empty((times, bands, outputs), np.float32)
+    block = max(1, _ROWS // bands)
+    patches = np.empty((min(block, times) * bands, inputs), np.float32)
+    for first in range(0, times, block):
+        rows = min(block, times - first)
+        _lay_out(
+            x,
+            first,
+            rows,
+            layer.time,
+            time_stride,
+            layer.band,
+            layer.band_stride,
+            layer.band_padding,
+            patches,
+        )
+        part = out[first : first + rows].reshape(rows * bands, outputs)
+        np.matmul(patches[: rows * bands], layer.weight, out=part)
+        _finish(part, layer.bias, layer.rectify)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _lay_out(x, first, rows, time, time_stride, band, band_stride, padding, patches):
+    """patches[(t, b)] = the kernel's view at output (first + t, b), as (time, band, channel)."""
+    bands, channels = x.shape[1], x.shape[2]
+    out_bands = (bands + 2 * padding - band) // band_stride + 1
+    for t in range(rows):
+        for b in range(out_bands):
+            row = patches[t * out_bands + b]
+            low = b * band_stride - padding
+            at = 0
+            for dt in range(time):
+                frame = x[(first + t) * time_stride + dt]
+                for db in range(band):
+                    if 0 <= low + db < bands:
+                        for c in range(channels):
+                            row[at + c] = frame[low + db, c]
+                    else:
+                        for c in range(channels):
+                            row[at + c] = 0.0
+                    at += channels
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _finish(out, bias, rectify):
+    """out = max(0, out + bias), or out + bias, in place."""
+    for i in range(out.shape[0]):
+        for c in range(out.shape[1]):
+            value = out[i, c] + bias[c]
+            out[i, c] = max(value, np.float32(0.0)) if rectify else value
+
+
+@njit(cache=True, nogil=True)
+def _to_unit_length(x):
+    """Divide every row by its length; a row of zeros stays."""
+    for i in range(x.shape[0]):
+        total = np.float32(0.0)
+        for c in range(x.shape[1]):
+            total += x[i, c] * x[i, c]
+        if total > 0:
+            scale = np.float32(1.0) / np.sqrt(total)
+            for c in range(x.shape[1]):
+                x[i, c] *= scale

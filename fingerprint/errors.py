@@ -1,0 +1,40 @@
+"""Errors that Earmark states to its users: one clear line each."""
+
+from typing import Literal
+
+AudioErrorType = Literal[
+    "not-found",
+    "undecodable",
+    "too-short",
+    "silent",
+    "too-long",
+    "too-large",
+    "timeout",
+]
+
+
+class EarmarkError(Exception):
+    """Root of Earmark's errors; `str(error)` is one line: what is wrong, where, what to do."""
+
+
+class AudioError(EarmarkError):
+    """Audio that cannot be used.
+
+    Attributes
+    ----------
+    type : str
+        What is wrong, as the contract names it.
+    detail : str
+        One printable line for people: where, what, what to do.
+    """
+
+    def __init__(self, type: AudioErrorType, detail: str) -> None:
+        # File names and libraries' messages may hold line ends, terminal codes, half characters.
+        printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in detail)
+        super().__init__(printable)
+        self.type: AudioErrorType = type
+        self.detail = printable
+
+    def __reduce__(self) -> tuple[type["AudioError"], tuple[AudioErrorType, str]]:
+        """Decoding runs in worker processes: an error has to survive the way back."""
+        return AudioError, (self.type, self.detail)

@@ -1,0 +1,265 @@
+"""From a sound file to its fingerprint, and the `.emk` file that a fingerprint travels in.
+
+A reference keeps one embedding per 0.5 s; a query is embedded every 0.1 s, so that some of its
+embeddings always fall on the reference's grid. The file is read, analysed and embedded piece by piece:
+memory grows with the fingerprint, not with the audio, and the pieces leave no trace in the result.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from fingerprint.audio import SAMPLE_RATE, Limits, open_audio
+from fingerprint.encoder import Encoder
+from fingerprint.errors import AudioError
+from fingerprint.spectrogram import BANDS, CONTEXT, FFT, FRAME_RATE, HOP, band_levels, normalise
+
+REFERENCE_EVERY = 5  # a reference keeps every fifth embedding: one per 0.5 s
+QUERY_EVERY = 1
+SHORTEST = 0.5  # s of sound
+AUDIBLE = -80.0  # dB re full scale: a frame whose loudest band is below it is silent
+# A query gets this many unknown frames at either end, so that a clip of one second has embeddings
+# at every phase of the reference's grid; the encoder is trained to do without as many.
+PADDING = 12
+_PIECE = 2400  # frames analysed at once (60 s)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What Earmark keeps of a sound.
+
+    Attributes
+    ----------
+    encoder : id of the encoder that made it
+    source : name of the file it was made from
+    sha256 : of that file's content
+    duration : seconds of audio
+    every : encoder steps from one embedding to the next (REFERENCE_EVERY or QUERY_EVERY)
+    start : seconds from the file's start to the centre of the first embedding's window
+    step : seconds from one embedding to the next
+    reach : seconds from the centre of a window to its ends
+    embeddings : [shape=(n, dimension)], each of length 1
+    tags : title, artist, isrc, label, release_date, where the file carries them
+    """
+
+    encoder: str
+    source: str
+    sha256: str
+    duration: float
+    every: int
+    start: float
+    step: float
+    reach: float
+    embeddings: NDArray[np.float32]
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write an `.emk` file: embeddings as signed bytes, the rest as JSON metadata."""
+        metadata = {
+            name: json.dumps(getattr(self, name))
+            for name in (
+                "encoder",
+                "source",
+                "sha256",
+                "duration",
+                "every",
+                "start",
+                "step",
+                "reach",
+            )
+        }
+        codes = np.round(self.embeddings * _EMK_SCALE).clip(-127, 127).astype(np.int8)
+        path.write_bytes(save_tensors({"embeddings": codes}, {"earmark": "1", **metadata}))
+
+    @classmethod
+    def load(cls, data: bytes, name: str) -> "Fingerprint":
+        """Read an `.emk` file's content; name is what errors call it.
+
+        Raises AudioError("undecodable") for anything that is not a whole, sane fingerprint.
+        """
+        try:
+            codes = load_tensors(data)["embeddings"]
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            text = header["__metadata__"]
+            if text["earmark"] != "1":
+                raise ValueError(f"version {text['earmark']} is not known here")
+            if codes.dtype != np.int8 or codes.ndim != 2:
+                raise ValueError("embeddings of another type")
+            embeddings = codes.astype(np.float32)
+            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)
+            made = cls(
+                encoder=_value(text, "encoder", str),
+                source=_value(text, "source", str),
+                sha256=_value(text, "sha256", str),
+                duration=float(_value(text, "duration", float)),
+                every=_value(text, "every", int),
+                start=float(_value(text, "start", float)),
+                step=float(_value(text, "step", float)),
+                reach=float(_value(text, "reach", float)),
+                embeddings=embeddings,
+            )
+            times = (made.duration, made.start, made.step, made.reach)
+            if not all(map(np.isfinite, times)) or made.every < 1 or made.step <= 0:
+                raise ValueError("impossible times")
+        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise AudioError(
+                "undecodable", f"{name}: not an Earmark fingerprint ({error})"
+            ) from None
+        return made
+
+
+# Components of a unit vector of 128 dimensions seldom exceed 0.5.
+_EMK_SCALE = 254.0
+
+
+def _value(text: dict[str, str], key: str, kind: type) -> Any:
+    """A JSON value of the metadata; a whole number will do for a float."""
+    value = json.loads(text[key])
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{key} is a {type(value).__name__}")
+    return value
+
+
+def fingerprint(
+    source: str | Path | BinaryIO,
+    encoder: Encoder,
+    every: int,
+    *,
+    limits: Limits = Limits(),
+    name: str | None = None,
+) -> Fingerprint:
+    """Fingerprint a sound file.
+
+    Parameters
+    ----------
+    source : path or binary file
+    encoder : Encoder
+    every : REFERENCE_EVERY for what goes into a library, QUERY_EVERY for what is looked up
+    limits : Limits
+    name : str
+        What to call the source if it is not a path.
+
+    Raises
+    ------
+    AudioError
+        Those of `open_audio`, and "too-short" or "silent": less than 0.5 s of sound.
+    """
+    with open_audio(source, limits) as stream:
+        label = name or stream.name
+        heard = _Heard()
+        frames = _normalised(_levels(stream.blocks(), heard))
+        if every == QUERY_EVERY:
+            frames = _padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
+        embeddings = np.concatenate(
+            [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
+        )
+        heard.require_enough(label)
+        sha256, tags = stream.sha256(), stream.tags
+    to_centre = (encoder.window - 1) / 2 / FRAME_RATE + FFT / 2 / SAMPLE_RATE
+    return Fingerprint(
+        encoder=encoder.id,
+        source=label,
+        sha256=sha256,
+        duration=heard.samples / SAMPLE_RATE,
+        every=every,
+        start=to_centre - (PADDING / FRAME_RATE if every == QUERY_EVERY else 0),
+        step=encoder.step * every,
+        reach=to_centre,
+        embeddings=embeddings,
+        tags=tags,
+    )
+
+
+class _Heard:
+    """How much came in: samples, and frames that are not silent."""
+
+    samples = 0
+    audible = 0
+
+    def require_enough(self, name: str) -> None:
+        seconds = self.samples / SAMPLE_RATE
+        if self.samples < SHORTEST * SAMPLE_RATE:
+            raise AudioError(
+                "too-short",
+                f"{name}: lasts {seconds:.2f} s; at least {SHORTEST} s of sound are needed",
+            )
+        if not self.audible:
+            raise AudioError("silent", f"{name}: {seconds:.1f} s of silence; nothing to recognise")
+        if self.audible < (SHORTEST * SAMPLE_RATE - FFT) // HOP + 1:
+            raise AudioError(
+                "too-short",
+                f"{name}: hardly any sound in {seconds:.1f} s; at least {SHORTEST} s are needed",
+            )
+
+
+def _levels(blocks: Iterable[NDArray[np.float32]], heard: _Heard) -> Iterator[NDArray[np.float32]]:
+    """Band levels of blocks of samples, in pieces of at most _PIECE frames."""
+    waiting: list[NDArray[np.float32]] = []
+    have = 0
+    needed = FFT + (_PIECE - 1) * HOP
+
+    def analyse() -> NDArray[np.float32]:
+        nonlocal have
+        samples = np.concatenate(waiting)
+        levels = band_levels(samples)
+        waiting[:] = [samples[len(levels) * HOP :]]
+        have = len(waiting[0])
+        heard.audible += int(np.count_nonzero(levels.max(axis=1, initial=-np.inf) > AUDIBLE))
+        return levels
+
+    for block in blocks:
+        heard.samples += len(block)
+        waiting.append(block)
+        have += len(block)
+        if have >= needed:
+            yield analyse()
+    if have >= FFT:
+        yield analyse()
+
+
+def _normalised(pieces: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Spectrogram of pieces of band levels: each is held back until its surroundings are known."""
+    levels = np.empty((0, BANDS), np.float32)
+    done = 0  # frames at the head of `levels` that are there only as surroundings
+    for piece in pieces:
+        levels = np.concatenate([levels, piece])
+        ready = len(levels) - CONTEXT
+        if ready > done:
+            yield normalise(levels)[done:ready]
+            drop = max(0, ready - CONTEXT)
+            levels, done = levels[drop:], ready - drop
+    if len(levels) > done:
+        yield normalise(levels)[done:]
+
+
+def _padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
+    """Pieces with PADDING unknown (zero) frames before and after, and at least so many in all."""
+    unknown = np.zeros((PADDING, BANDS), np.float32)
+    yield unknown
+    frames = 2 * PADDING
+    for piece in pieces:
+        frames += len(piece)
+        yield piece
+    yield unknown
+    if frames < least:
+        yield np.zeros((least - frames, BANDS), np.float32)
+
+
+def _embedded(
+    pieces: Iterable[NDArray[np.float32]], encoder: Encoder, every: int
+) -> Iterator[NDArray[np.float32]]:
+    """Embeddings of a spectrogram that comes in pieces."""
+    frames = np.empty((0, BANDS), np.float32)
+    for piece in pieces:
+        frames = np.concatenate([frames, piece])
+        embeddings = encoder.embed(frames, every)
+        yield embeddings
+        frames = frames[len(embeddings) * encoder.hop * every :]

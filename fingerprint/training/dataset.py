@@ -1,0 +1,160 @@
+"""The training corpus as 8 kHz samples on disk, and endless batches of pairs drawn from it.
+
+`python -m fingerprint.training.dataset MANIFEST FOLDER` decodes every file named in a CSV manifest
+(columns `id`, `kind`, `path`; kinds `music`, `rendered-module`, `rendered-midi`, `speech`, `noise`,
+`impulse-response`) to FOLDER/<id>.npy, int16, at most ten minutes of each, and a second time through a
+lossy codec to FOLDER/<id>.codec.npy. What is there already is kept, so it can be stopped and resumed.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from fingerprint.audio import SAMPLE_RATE
+from fingerprint.spectrogram import BANDS, spectrogram
+from fingerprint.training.augment import Background, Signal, degrade, warp
+
+MUSIC = ("music", "rendered-module", "rendered-midi")
+SEGMENT = 6.0  # seconds that share one degradation
+WINDOWS = 6  # pairs drawn from one segment: each other's hard negatives
+# Correlation of clean pictures above which two moments count as the same music: repeats of rendered
+# loops lie above it, neighbouring moments of sustained chords mostly below.
+ALIKE = 0.9
+LARGEST_SHIFT = 0.05  # s, half a query step: how far a query's frame can lie beside the reference's
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of windows [shape=(pairs, frames, BANDS)]; pair i of both is the same moment of music.
+
+    `same` [shape=(pairs, pairs)] marks pairs whose clean pictures are alike, themselves included: a
+    loop's repeats are not wrong answers.
+    """
+
+    clean: NDArray[np.float32]
+    degraded: NDArray[np.float32]
+    same: NDArray[np.bool_]
+
+
+def items(manifest: Path, folder: Path) -> dict[str, list[Path]]:
+    """Decoded files of a manifest by kind."""
+    kinds: dict[str, list[Path]] = {}
+    with manifest.open(newline="") as file:
+        for row in csv.DictReader(file):
+            path = folder / f"{row['id']}.npy"
+            if path.exists():
+                kinds.setdefault(row["kind"], []).append(path)
+    return kinds
+
+
+def music(manifest: Path, folder: Path) -> list[Path]:
+    """Decoded files of all music in a manifest."""
+    kinds = items(manifest, folder)
+    return [path for kind in MUSIC for path in kinds.get(kind, [])]
+
+
+def _samples(x: NDArray[np.int16]) -> Signal:
+    return x.astype(np.float32) / np.float32(32768)
+
+
+class Corpus:
+    """Samples of a manifest's items by kind, memory-mapped."""
+
+    def __init__(self, manifest: Path, folder: Path) -> None:
+        kinds = items(manifest, folder)
+        works = music(manifest, folder)
+        self._music = [self._load(path) for path in works]
+        copies = [path.with_suffix(".codec.npy") for path in works]
+        self._copies = [self._load(copy) if copy.exists() else None for copy in copies]
+        # Longer works more often, but not in proportion: variety matters more than minutes.
+        lengths = np.array([len(x) for x in self._music], float)
+        weight = np.where(lengths >= (SEGMENT + 1) * SAMPLE_RATE, np.sqrt(lengths), 0)
+        self._weight = weight / weight.sum()
+        self._speech = [self._load(path) for path in kinds.get("speech", [])]
+        self._ambience = [self._load(path) for path in kinds.get("noise", [])]
+        self._ambience = [x for x in self._ambience if len(x) >= SAMPLE_RATE]
+        rooms = [self._load(path) for path in kinds.get("impulse-response", [])]
+        self.background = Background(
+            music=lambda rng, n: self._segment(rng, self._any_music(rng), n),
+            ambience=lambda rng, n: self._tiled(rng, self._ambience, n),
+            speech=lambda rng, n: self._tiled(rng, self._speech, n),
+            rooms=[self._from_direct_sound(room) for room in rooms],
+        )
+
+    @staticmethod
+    def _load(path: Path) -> NDArray[np.int16]:
+        return np.load(path, mmap_mode="r")
+
+    @staticmethod
+    def _from_direct_sound(room: NDArray[np.int16]) -> Signal:
+        x = np.asarray(room, np.float32)
+        x = x[int(np.argmax(np.abs(x))) :][:SAMPLE_RATE]
+        return (x / (np.sqrt(np.sum(x**2)) + 1e-9)).astype(np.float32)
+
+    def _any_music(self, rng: Generator) -> NDArray[np.int16]:
+        return self._music[rng.choice(len(self._music), p=self._weight)]
+
+    @staticmethod
+    def _segment(rng: Generator, x: NDArray[np.int16], n: int) -> Signal:
+        start = rng.integers(len(x) - n + 1)
+        return _samples(x[start : start + n])
+
+    @staticmethod
+    def _tiled(rng: Generator, sounds: list[NDArray[np.int16]], n: int) -> Signal:
+        """Sounds one after the other, each brought to one level, until n samples are filled."""
+        pieces: list[Signal] = []
+        have = 0
+        while have < n:
+            x = np.asarray(sounds[rng.integers(len(sounds))], np.float32)
+            if len(x) > n:
+                start = rng.integers(len(x) - n + 1)
+                x = x[start : start + n]
+            pieces.append(x / (np.sqrt(np.mean(x**2)) + 1.0))
+            have += len(x)
+        return np.concatenate(pieces)[:n]
+
+    def batch(self, rng: Generator, segments: int, frames: int) -> Batch:
+        """segments × WINDOWS pairs of windows of `frames` frames."""
+        n = int(SEGMENT * SAMPLE_RATE)
+        pairs = segments * WINDOWS
+        clean = np.empty((pairs, frames, BANDS), np.float32)
+        degraded = np.empty_like(clean)
+        # no work twice in a batch
+        works = rng.choice(len(self._music), segments, replace=False, p=self._weight)
+        for s, work in enumerate(works):
+            music = self._music[work]
+            copy = self._copies[work]
+            margin = int(LARGEST_SHIFT * SAMPLE_RATE)
+            for _ in range(10):
+                start = int(rng.integers(margin, len(music) - n - margin))
+                x = _samples(music[start : start + n])
+                if np.sqrt(np.mean(x**2)) > 1e-3:
+                    break
+            shift = int(rng.integers(-margin, margin + 1))
+            source = copy if copy is not None and rng.random() < 0.4 else music
+            y = _samples(source[start + shift : start + shift + n])
+            if len(y) < n:
+                y = _samples(music[start + shift : start + shift + n])
+            original = spectrogram(x)
+            changed = spectrogram(degrade(rng, y, self.background))
+            # centres in disjoint parts, up to the ends, where the surroundings are cut off
+            half = (frames - 1) / 2
+            room = (len(original) - 1 - 2 * half) / WINDOWS
+            for w in range(WINDOWS):
+                centre = round(half + room * (w + rng.random()))
+                first = round(centre - half)
+                i = s * WINDOWS + w
+                clean[i] = original[first : first + frames]
+                # a window that reaches past a clip's end finds nothing there
+                picture = warp(rng, changed, first + half, frames)
+                if rng.random() < 0.1:
+                    missing = int(rng.integers(1, 16))
+                    picture[slice(0, missing) if rng.random() < 0.5 else slice(-missing, None)] = 0
+                degraded[i] = picture
+        flat = clean.reshape(pairs, -1)
+        flat = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+        return Batch(clean, degraded, flat @ flat.T > ALIKE)

@@ -1,0 +1,128 @@
+"""Contrastive training of the encoder, resumable; the same command on a CPU and on a GPU.
+
+    python -m fingerprint.training.train MANIFEST SAMPLES CHECKPOINT --steps 4000
+
+NT-Xent (Chen et al. 2020, "A simple framework for contrastive learning of visual representations",
+eq. 1) between clean and degraded windows, as Chang et al. 2021 ("Neural audio fingerprint") apply it
+to music, with moments of the same sound left out of the negatives.
+"""
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fingerprint.training.dataset import Batch, Corpus
+from fingerprint.training.model import Encoder, window_frames
+
+
+def contrastive_loss(clean: Tensor, degraded: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """NT-Xent over 2n embeddings [shape=(n, d) each]; same [shape=(n, n)] marks true repeats."""
+    n = len(clean)
+    both = torch.cat([clean, degraded])
+    similarity = both @ both.T / temperature
+    repeat = same.repeat(2, 2)
+    partner = torch.arange(2 * n, device=both.device).roll(n)
+    repeat[torch.arange(2 * n), partner] = False
+    return torch.nn.functional.cross_entropy(similarity.masked_fill(repeat, float("-inf")), partner)
+
+
+class Batches(torch.utils.data.IterableDataset[Batch]):
+    """Batch k is drawn from a generator seeded with (seed, k): a resumed run goes on as it would have."""
+
+    def __init__(self, manifest: Path, samples: Path, segments: int, seed: int, start: int) -> None:
+        self.corpus = Corpus(manifest, samples)
+        self.segments, self.seed, self.start = segments, seed, start
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        k = self.start + (worker.id if worker else 0)
+        while True:
+            rng = np.random.default_rng([self.seed, k])
+            yield self.corpus.batch(rng, self.segments, window_frames())
+            k += worker.num_workers if worker else 1
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train up to args.steps steps, from args.checkpoint if it is there."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(args.seed)
+    model = Encoder().to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
+
+    def rate(step: int) -> float:
+        warm = min(1.0, (step + 1) / 100)
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / args.steps))))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    step = 0
+    if args.checkpoint.exists():
+        state = torch.load(args.checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+        schedule.last_epoch = step
+    batches = Batches(args.manifest, args.samples, args.segments, args.seed, step)
+    loader = torch.utils.data.DataLoader(
+        batches, batch_size=None, num_workers=args.workers, prefetch_factor=4
+    )
+    began, first = time.monotonic(), step
+    for batch in loader:
+        if step >= args.steps:
+            break
+        windows = torch.from_numpy(np.concatenate([batch.clean, batch.degraded])).to(device)
+        with torch.autocast(device, torch.bfloat16):
+            embeddings = model(windows)
+        clean, degraded = embeddings.float().chunk(2)
+        loss = contrastive_loss(
+            clean, degraded, torch.from_numpy(batch.same).to(device), args.temperature
+        )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        step += 1
+        if step % 20 == 0:
+            with torch.no_grad():
+                best = (degraded @ clean.T).argmax(1)
+                n = len(clean)
+                hits = batch.same[np.arange(n), best.cpu().numpy()].mean()
+            pace = (time.monotonic() - began) / (step - first)
+            print(
+                f"step {step} loss {loss.item():.3f} found in batch {hits:.3f} {pace:.2f} s/step",
+                flush=True,
+            )
+        if step % args.save_every == 0 or step == args.steps:
+            save(args.checkpoint, model, optimiser, step)
+
+
+def save(path: Path, model: Encoder, optimiser: torch.optim.Optimizer, step: int) -> None:
+    """Write a checkpoint beside, then rename: a kill leaves the last one whole."""
+    beside = path.with_suffix(".partial")
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    torch.save(state, beside)
+    os.replace(beside, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("samples", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--segments", type=int, default=64, help="works in a batch")
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--temperature", type=float, default=0.05)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

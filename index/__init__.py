@@ -1,0 +1,1 @@
+"""Catalogue, segments, search, alignment, significance. Knows nothing of HTTP."""

@@ -1,0 +1,11 @@
+"""Errors of libraries."""
+
+from fingerprint.errors import EarmarkError
+
+
+class LibraryError(EarmarkError):
+    """A library that cannot be used: missing, damaged, locked, or made by another encoder."""
+
+
+class LibraryLocked(LibraryError):
+    """Another process is writing the library; it can be tried again."""

@@ -1,0 +1,74 @@
+"""How much an alignment is worth: weights of single similarities, and the chance of a score.
+
+Weight of one pair of embeddings. For a query embedding q, the similarities q·r to embeddings r of music
+at large have mean q·m and variance qᵀCq, with the background's mean m and covariance C that ship with
+the encoder; likewise for a reference embedding. The similarity's standard scores against both are
+averaged, which takes account of how crowded the neighbourhood of either is (Reynolds et al. 2000 for
+cohorts in speaker verification). A pair weighs its standard score less PRICE, so that unrelated pairs
+lower a sum and related ones raise it, within limits that keep one pair from deciding.
+
+Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
+embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
+λ and K are fitted on real unrelated music, whose neighbouring embeddings are anything but
+independent; see CALIBRATION.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.encoder import Encoder
+
+PRICE = 2.0  # standard deviations that a pair must exceed to count for the match
+HIGHEST = 6.0  # a pair's weight is kept within these
+LOWEST = -2.0
+MATCH = 1e-6  # E-value up to which an answer is a `match`
+REVIEW = 1e-2  # E-value up to which an answer is given at all
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """λ and log K of one encoder's scores on unrelated music."""
+
+    decay: float
+    log_density: float
+
+
+# Fitted by `python -m benchmarks.calibrate` on the tune packages.
+CALIBRATION = Calibration(decay=0.5, log_density=-8.0)
+
+
+class Weigher:
+    """Weights of similarities between a query's and a reference's embeddings, for one encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._mean = encoder.background_mean
+        self._covariance = encoder.background_covariance
+
+    def standardise(
+        self, embeddings: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of each embedding's similarity to music at large [shape=(n,)]."""
+        mean = embeddings @ self._mean
+        variance = np.einsum("nd,nd->n", embeddings @ self._covariance, embeddings)
+        return mean, np.sqrt(np.maximum(variance, 1e-6))
+
+    def weights(
+        self, query: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Weights [shape=(reference steps, query steps)] of every pair."""
+        similarity = reference @ query.T
+        query_mean, query_deviation = self.standardise(query)
+        reference_mean, reference_deviation = self.standardise(reference)
+        score = (similarity - query_mean) / query_deviation
+        score += (similarity - reference_mean[:, None]) / reference_deviation[:, None]
+        return np.clip(0.5 * score - PRICE, LOWEST, HIGHEST)
+
+
+def e_value(
+    score: float, query_embeddings: int, library_embeddings: int, calibration: Calibration
+) -> float:
+    """Expected number of alignments this strong of an unrelated query with the library."""
+    space = np.log(max(query_embeddings, 1)) + np.log(max(library_embeddings, 1))
+    return float(np.exp(min(calibration.log_density + space - calibration.decay * score, 50.0)))
