@@ -4,7 +4,8 @@ As Smith and Waterman (1981) align sequences, with embeddings for letters: every
 (0.5 s) adds the weight of the query's embedding that lies under it, positive where the two are more
 alike than unrelated music is, negative where they are not; the alignment is the run whose sum is
 largest. The offset between the two may creep by one query step (0.1 s) a reference step, at a price,
-which follows a tempo that is a little off.
+which follows a tempo that is a little off. A line through the path, weighted by what each step says,
+then gives offset and tempo more finely than a step.
 """
 
 from typing import NamedTuple
@@ -13,97 +14,132 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fingerprint.fingerprint import REFERENCE_EVERY
-
 CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
+# Query steps, squared and weighted, that a changing offset must explain better than a constant one
+# before it is believed: keeps a clip of five seconds from having a tempo by accident.
+CREEP_DOUBT = 150.0
+
+
+# Score lost on the way, from the highest so far, at which a stretch ends and what follows is another:
+# six reference steps (3 s) of unrelated sound.
+INTERRUPTION = 12.0
 
 
 class Alignment(NamedTuple):
-    """Reference steps first to last (inclusive) against the query, with the offsets at both ends.
+    """Reference steps `first` to `last` (inclusive) against the query.
 
-    An offset is REFERENCE_EVERY * reference step - query step. `steps` counts reference steps under
-    which the query had an embedding.
+    `stretches` are the (first, last) steps of the parts that speak for the match, between which
+    something else is heard; all of them are evidence for each other. The query step under reference
+    step j is `every * j - offset - creep * (j - (first + last) / 2)`, where `every` is the number of
+    query steps in a reference step.
     """
 
     score: float
     first: int
     last: int
-    first_offset: int
-    last_offset: int
-    steps: int
+    offset: float
+    creep: float
+    stretches: tuple[tuple[int, int], ...]
 
 
-def align(
-    weights_of: NDArray[np.float32],
-    low: int,
-) -> Alignment | None:
-    """Best local alignment in a band of offsets.
+def align(banded: NDArray[np.float32], low: int) -> Alignment | None:
+    """Best local alignment within a band of offsets; None if no weight is positive.
 
-    weights_of [shape=(reference steps, offsets)]: weight of each reference step at offsets low,
-    low + 1, …; NaN where the query has no embedding. None if nothing is positive.
+    banded [shape=(reference steps, offsets)]: what each reference step weighs at offset low + column;
+    NaN where the query has no step there.
     """
-    score, first, last, a, b, steps = _align(weights_of, np.float32(CREEP_PRICE))
+    score, first, path = _align(banded, np.float32(CREEP_PRICE))
     if score <= 0:
         return None
-    return Alignment(float(score), int(first), int(last), low + int(a), low + int(b), int(steps))
+    steps = np.arange(first, first + len(path))
+    stretches = tuple((first + a, first + b) for a, b in _stretches(banded[steps, path]))
+    weight, at = _peaks(banded[steps], path)
+    middle = (steps[0] + steps[-1]) / 2
+    centred = steps - middle
+    total = weight.sum()
+    mean_step, mean_offset = weight @ centred / total, weight @ at / total
+    spread = weight @ (centred - mean_step) ** 2
+    creep = weight @ ((centred - mean_step) * (at - mean_offset))
+    creep /= spread + CREEP_DOUBT
+    offset = low + mean_offset - creep * mean_step
+    return Alignment(
+        float(score), int(steps[0]), int(steps[-1]), float(offset), float(creep), stretches
+    )
 
 
-def band_weights(
-    similarity_of: NDArray[np.float32],
-    low: int,
-    offsets: int,
-) -> NDArray[np.float32]:
-    """Rearrange weights [shape=(reference steps, query steps)] by offset from `low` on, for `align`."""
-    out = np.empty((len(similarity_of), offsets), np.float32)
-    _band(similarity_of, low, REFERENCE_EVERY, out)
-    return out
+def _stretches(weights: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """First and last of the runs of weights that no INTERRUPTION divides."""
+    found: list[tuple[int, int]] = []
+    first = last = 0
+    total = highest = 0.0
+    for i, weight in enumerate(weights):
+        if total <= 0:
+            first, total, highest = i, 0.0, 0.0
+        total += float(weight)
+        if total > highest:
+            highest, last = total, i
+        elif total < highest - INTERRUPTION:
+            found.append((first, last))
+            total = highest = 0.0
+    if highest > 0:
+        found.append((first, last))
+    return found
 
 
-@njit(cache=True, nogil=True)
-def _band(weights, low, every, out):
-    """out[j, b] = weights[j, every * j - (low + b)], NaN outside."""
-    steps, frames = weights.shape
-    for j in range(steps):
-        for b in range(out.shape[1]):
-            i = every * j - (low + b)
-            out[j, b] = weights[j, i] if 0 <= i < frames else np.nan
+def _peaks(
+    rows: NDArray[np.float32], path: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much each step of a path says, and its offset to a fraction of a step.
+
+    The fraction is that of a parabola through the weights beside the path's.
+    """
+    every = np.arange(len(path))
+    here = np.nan_to_num(rows[every, path], nan=0.0).astype(np.float64)
+    padded = np.pad(rows, ((0, 0), (1, 1)), constant_values=np.nan)
+    left, right = padded[every, path].astype(float), padded[every, path + 2].astype(float)
+    curvature = left - 2 * here + right
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fraction = 0.5 * (left - right) / curvature
+    fraction = np.where(np.isfinite(fraction) & (curvature < 0), fraction, 0.0)
+    return np.maximum(here, 0.05), path + np.clip(fraction, -0.5, 0.5)
 
 
 @njit(cache=True, nogil=True)
 def _align(weights, price):
-    """S[j, b] = w[j, b] + max(0, S[j-1, b], S[j-1, b±1] - price); the largest S and where it began."""
+    """S[j, b] = w[j, b] + max(0, S[j-1, b], S[j-1, b±1] - price).
+
+    Returns the largest S, the step it began at, and the offsets (columns) from there to its end.
+    """
     steps, offsets = weights.shape
-    score = np.zeros(offsets, np.float32)
-    begun = np.zeros((offsets, 3), np.int64)  # first step, first offset, steps counted
-    new_score = np.zeros(offsets, np.float32)
-    new_begun = np.zeros((offsets, 3), np.int64)
+    score = np.zeros((steps + 1, offsets), np.float32)
+    source = np.full((steps, offsets), -1, np.int64)  # column of the step before; -1: begins here
     best = np.float32(0.0)
-    best_at = (0, 0, 0, 0, 0)
+    last, column = -1, -1
     for j in range(steps):
         for b in range(offsets):
             weight = weights[j, b]
             if np.isnan(weight):
-                new_score[b] = 0
                 continue
-            before, source = score[b], b
-            if b > 0 and score[b - 1] - price > before:
-                before, source = score[b - 1] - price, b - 1
-            if b + 1 < offsets and score[b + 1] - price > before:
-                before, source = score[b + 1] - price, b + 1
-            if before > 0:
-                new_begun[b, 0] = begun[source, 0]
-                new_begun[b, 1] = begun[source, 1]
-                new_begun[b, 2] = begun[source, 2] + 1
-                total = before + weight
-            else:
-                new_begun[b, 0] = j
-                new_begun[b, 1] = b
-                new_begun[b, 2] = 1
-                total = weight
-            new_score[b] = max(total, np.float32(0.0))
-            if total > best:
-                best = total
-                best_at = (new_begun[b, 0], j, new_begun[b, 1], b, new_begun[b, 2])
-        score, new_score = new_score, score
-        begun, new_begun = new_begun, begun
-    return (best, *best_at)
+            before = np.float32(0.0)
+            for c in range(max(0, b - 1), min(offsets, b + 2)):
+                candidate = score[j, c] - (price if c != b else np.float32(0.0))
+                if candidate > before or (candidate == before and candidate > 0 and c == b):
+                    before = candidate
+                    source[j, b] = c
+            score[j + 1, b] = max(before + weight, np.float32(0.0))
+            if score[j + 1, b] > best:
+                best = score[j + 1, b]
+                last, column = j, b
+    if last < 0:
+        return best, 0, np.empty(0, np.int64)
+    first = last
+    b = column
+    while source[first, b] >= 0:
+        b = source[first, b]
+        first -= 1
+    path = np.empty(last - first + 1, np.int64)
+    b = column
+    for j in range(last, first - 1, -1):
+        path[j - first] = b
+        b = source[j, b]
+    return best, first, path

@@ -127,7 +127,7 @@ def create(engine: Engine, encoder: str) -> None:
 def properties(connection: Connection) -> dict[str, str]:
     """Of the library: `format`, `encoder` and `revision`, the number of commits so far."""
     rows = connection.execute(sql.select(_properties.c.name, _properties.c.value))
-    return dict(rows.tuples().all())
+    return {row.name: row.value for row in rows}
 
 
 def revision(connection: Connection) -> int:

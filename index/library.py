@@ -130,6 +130,8 @@ class Library:
         Raises ValueError for a cursor that is none.
         """
         after = int(cursor) if cursor else 0
+        if not 0 <= after < 2**63:
+            raise ValueError(f"cursor {cursor!r} is out of range")
         with self._reading() as connection:
             found, more = catalogue.page(connection, text, after, limit)
         return found, None if more is None else str(more)
@@ -233,8 +235,11 @@ class Writer:
         if present is not None:
             return present, False
         id = metadata.id or fingerprint.sha256[:16]
-        if not id.isprintable() or id != id.strip() or len(id) > _LONGEST_ID:
-            raise ValueError(f"id {id!r} is not printable, too long or begins or ends with a space")
+        if not id.isprintable() or id != id.strip() or len(id) > _LONGEST_ID or id in (".", ".."):
+            raise ValueError(
+                f"id {id!r} cannot be one: printable, up to {_LONGEST_ID} characters, no space at "
+                "its ends, neither . nor .."
+            )
         if self._has(id):
             raise ValueError(f"id {id!r} is taken by another recording")
         recording = Recording(

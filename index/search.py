@@ -12,15 +12,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index.align import Alignment, align, band_weights
-from index.significance import CALIBRATION, MATCH, Weigher, e_value
+from index.align import Alignment, align
+from index.significance import MATCH, Weigher, e_value, score_for
 from index.snapshot import Snapshot
 
 NEIGHBOURS = 40  # stored embeddings that vote for each of the query's
-CANDIDATES = 24  # (recording, offset) pairs aligned for each block
+CANDIDATES = 24  # (recording, offset) pairs that are aligned for each block
 BLOCK = 300  # query steps (30 s) that vote together
 SLACK = 3  # query steps to either side of a candidate's offset that an alignment may use…
-DRIFT = 0.03  # …and more, by this share of the block's length
+DRIFT = 0.03  # …and more, by this share of what query and recording overlap…
+MOST_SLACK = 40  # …up to these 4 s
 
 
 @dataclass(frozen=True)
@@ -57,66 +58,76 @@ class Found:
     recording: int
     alignment: Alignment
 
+    def query_step(self, step: float) -> float:
+        """Query step under a reference step."""
+        along = step - (self.alignment.first + self.alignment.last) / 2
+        return REFERENCE_EVERY * step - self.alignment.offset - self.alignment.creep * along
+
+    def query_steps(self) -> tuple[float, float]:
+        """Query steps under the alignment's first and last reference step."""
+        return self.query_step(self.alignment.first), self.query_step(self.alignment.last)
+
 
 def search(
     fingerprint: Fingerprint, snapshot: Snapshot, weigher: Weigher, max_e_value: float
 ) -> list[Match]:
     """Matches of a query in a snapshot, best first; only those of E-value max_e_value or less."""
-    if not len(snapshot) or not len(fingerprint.embeddings):
-        return []
-    found: list[Found] = []
-    for first in range(0, len(fingerprint.embeddings), BLOCK):
-        found += _search_block(fingerprint.embeddings, first, snapshot, weigher)
+    embeddings = fingerprint.embeddings
+    least = max(0.0, score_for(max_e_value, len(embeddings), len(snapshot)))
     matches = []
-    for item in _distinct(found):
-        chance = e_value(
-            item.alignment.score, len(fingerprint.embeddings), len(snapshot), CALIBRATION
-        )
-        if chance <= max_e_value:
-            matches.append(_match(item, chance, fingerprint, snapshot))
+    for found in _distinct(_alignments(embeddings, snapshot, weigher, least)):
+        chance = e_value(found.alignment.score, len(embeddings), len(snapshot))
+        matches += [
+            _match(found, first, last, chance, fingerprint, snapshot)
+            for first, last in found.alignment.stretches
+        ]
     return matches
 
 
-def best_score(fingerprint: Fingerprint, snapshot: Snapshot, weigher: Weigher) -> float:
-    """Score of the strongest alignment, whatever its significance; 0 if there is none."""
-    found: list[Found] = []
-    for first in range(0, len(fingerprint.embeddings), BLOCK):
-        found += _search_block(fingerprint.embeddings, first, snapshot, weigher)
+def strongest(fingerprint: Fingerprint, snapshot: Snapshot, weigher: Weigher) -> float:
+    """Score of a query's best alignment, however weak; 0 if there is none. For calibration."""
+    found = _alignments(fingerprint.embeddings, snapshot, weigher, 0.0)
     return max((item.alignment.score for item in found), default=0.0)
 
 
-def _search_block(
-    embeddings: NDArray[np.float32], first: int, snapshot: Snapshot, weigher: Weigher
+def _alignments(
+    embeddings: NDArray[np.float32], snapshot: Snapshot, weigher: Weigher, least: float
 ) -> list[Found]:
-    """Alignments of the block of query steps that begins at `first`."""
-    # the last block takes a short rest with it
-    block = embeddings[first : first + BLOCK]
+    """All alignments that score at least so much, of all blocks' candidates."""
+    found: list[Found] = []
+    for first in range(0, len(embeddings) if len(snapshot) else 0, BLOCK):
+        block = embeddings[first : first + BLOCK]
+        for recording, offset in _candidates(block, snapshot, weigher):
+            offset -= first
+            if not any(_leads_to(item, recording, offset, first, len(block)) for item in found):
+                found += _align(embeddings, recording, offset, snapshot, weigher, least)
+    return found
+
+
+def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) -> bool:
+    """Whether a candidate of the block at `first` is part of an alignment that is known already."""
+    if item.recording != recording:
+        return False
+    start, end = item.query_steps()
+    if min(end, first + steps) - max(start, first) < 0.5 * min(steps, end - start):
+        return False
+    middle = (max(start, first) + min(end, first + steps)) / 2
+    along = (middle - (start + end) / 2) / (REFERENCE_EVERY - item.alignment.creep)
+    return abs(offset - item.alignment.offset - item.alignment.creep * along) <= SLACK
+
+
+def _candidates(
+    block: NDArray[np.float32], snapshot: Snapshot, weigher: Weigher
+) -> list[tuple[int, int]]:
+    """Recordings and offsets (from the block's first step) that a block of query steps votes for."""
     similarity, numbers = snapshot.nearest(block, NEIGHBOURS)
-    mean, deviation = weigher.standardise(block)
-    weight = np.maximum((similarity - mean[:, None]) / deviation[:, None], 0).astype(np.float32)
+    mean, deviation = weigher.standard(block)
     valid = numbers >= 0
     step = np.broadcast_to(np.arange(len(block))[:, None], numbers.shape)[valid]
-    numbers = numbers[valid]
-    recording = snapshot.owner(numbers)
-    offset = REFERENCE_EVERY * (numbers - snapshot.starts[recording]) - step
-    candidates = _vote(recording, offset, weight[valid])
-    slack = SLACK + int(DRIFT * len(block))
-    found = []
-    for recording_index, candidate in candidates:
-        alignment = _align_candidate(
-            block, int(recording_index), int(candidate), slack, snapshot, weigher
-        )
-        if alignment is not None:
-            found.append(
-                Found(
-                    int(recording_index),
-                    alignment._replace(
-                        first_offset=alignment.first_offset - first,
-                        last_offset=alignment.last_offset - first,
-                    ),
-                )
-            )
-    return found
+    weight = np.maximum((similarity[valid] - mean[step]) / deviation[step], 0)
+    recording = snapshot.owner(numbers[valid])
+    offset = REFERENCE_EVERY * (numbers[valid] - snapshot.starts[recording]) - step
+    return [(int(r), int(o)) for r, o in _vote(recording, offset, weight)]
 
 
 def _vote(
@@ -167,33 +178,46 @@ def _tally(key, weight):
     return keys[:kept], votes[:kept]
 
 
-def _align_candidate(
-    block: NDArray[np.float32],
+def _align(
+    embeddings: NDArray[np.float32],
     recording: int,
     offset: int,
-    slack: int,
     snapshot: Snapshot,
     weigher: Weigher,
-) -> Alignment | None:
-    """The best alignment near one offset, its steps counted from the recording's start."""
-    low = offset - slack
-    first = max(0, -(-low // REFERENCE_EVERY))
-    end = min(
-        snapshot.length(recording),
-        (offset + slack + len(block) - 1) // REFERENCE_EVERY + 1,
-    )
+    least: float,
+) -> list[Found]:
+    """The alignments near one offset, wherever query and recording overlap there."""
+    first = max(0, -(-offset // REFERENCE_EVERY))
+    end = min(snapshot.length(recording), (offset + len(embeddings) - 1) // REFERENCE_EVERY + 1)
+    slack = min(MOST_SLACK, SLACK + int(DRIFT * REFERENCE_EVERY * max(0, end - first)))
+    # reference steps that only other offsets of the band put under the query
+    first = max(0, first - slack // REFERENCE_EVERY - 1)
+    end = min(snapshot.length(recording), end + slack // REFERENCE_EVERY + 1)
     if end <= first:
-        return None
+        return []
     reference = snapshot.embeddings(recording, first, end)
-    weights = weigher.weights(block, reference)
-    # steps are counted from `first` here, so offsets are smaller by as much
-    alignment = align(
-        band_weights(weights, low - REFERENCE_EVERY * first, 2 * slack + 1),
-        low,
+    low = offset - slack - REFERENCE_EVERY * first
+    # only the query steps that the band touches
+    begin = max(0, -(low + 2 * slack))
+    stop = max(begin, REFERENCE_EVERY * (end - first) - low)
+    banded = weigher.band(
+        embeddings[begin:stop], reference, low + begin, 2 * slack + 1, REFERENCE_EVERY
     )
-    if alignment is None:
-        return None
-    return alignment._replace(first=alignment.first + first, last=alignment.last + first)
+    found = []
+    while (alignment := align(banded, low)) is not None and alignment.score >= least:
+        found.append(
+            Found(
+                recording,
+                alignment._replace(
+                    first=alignment.first + first,
+                    last=alignment.last + first,
+                    offset=alignment.offset + REFERENCE_EVERY * first,
+                    stretches=tuple((a + first, b + first) for a, b in alignment.stretches),
+                ),
+            )
+        )
+        banded[alignment.first : alignment.last + 1] = np.nan
+    return found
 
 
 def _distinct(found: list[Found]) -> list[Found]:
@@ -202,37 +226,32 @@ def _distinct(found: list[Found]) -> list[Found]:
     Of the several places where a recording repeats itself, the best is named.
     """
     kept: list[Found] = []
-    for item in sorted(found, key=lambda f: -f.alignment.score):
-        start, end = _query_steps(item.alignment)
+    for item in sorted(found, key=lambda item: -item.alignment.score):
+        start, end = item.query_steps()
         for other in kept:
-            if other.recording != item.recording:
-                continue
-            other_start, other_end = _query_steps(other.alignment)
+            other_start, other_end = other.query_steps()
             shared = min(end, other_end) - max(start, other_start)
-            if shared > 0.5 * (end - start):
+            if other.recording == item.recording and shared >= 0.5 * (end - start):
                 break
         else:
             kept.append(item)
     return kept
 
 
-def _query_steps(alignment: Alignment) -> tuple[int, int]:
-    """First and last query step of an alignment."""
-    return (
-        REFERENCE_EVERY * alignment.first - alignment.first_offset,
-        REFERENCE_EVERY * alignment.last - alignment.last_offset,
-    )
-
-
-def _match(item: Found, chance: float, fingerprint: Fingerprint, snapshot: Snapshot) -> Match:
-    """The match that an alignment is, in seconds."""
-    recording = snapshot.recordings[item.recording]
-    alignment = item.alignment
-    first, last = _query_steps(alignment)
+def _match(
+    found: Found,
+    first_step: int,
+    last_step: int,
+    chance: float,
+    fingerprint: Fingerprint,
+    snapshot: Snapshot,
+) -> Match:
+    """The match that reference steps first to last of an alignment are, in seconds."""
+    recording = snapshot.recordings[found.recording]
+    alignment = found.alignment
+    first, last = found.query_step(first_step), found.query_step(last_step)
     reference_step = fingerprint.step * REFERENCE_EVERY
-    tempo = 1.0
-    if last > first:
-        tempo = REFERENCE_EVERY * (alignment.last - alignment.first) / (last - first)
+    tempo = REFERENCE_EVERY / (REFERENCE_EVERY - alignment.creep)
     # Evidence reaches half a window beyond the outermost embeddings. Where the query gave no
     # further embedding that could have spoken against it, the match goes on to the query's end.
     query_start = fingerprint.start + first * fingerprint.step - fingerprint.reach
@@ -245,11 +264,11 @@ def _match(item: Found, chance: float, fingerprint: Fingerprint, snapshot: Snaps
     query_end = min(fingerprint.duration, query_end)
     # the middle of the aligned embeddings, where rounding of either end matters least
     query_middle = fingerprint.start + 0.5 * (first + last) * fingerprint.step
-    reference_middle = fingerprint.reach + 0.5 * (alignment.first + alignment.last) * reference_step
+    reference_middle = fingerprint.reach + 0.5 * (first_step + last_step) * reference_step
     reference_start = reference_middle + (query_start - query_middle) * tempo
     reference_end = reference_middle + (query_end - query_middle) * tempo
     if reference_start < 0:
-        query_start -= reference_start / tempo
+        query_start = max(0.0, query_start - reference_start / tempo)
         reference_start = 0.0
     if reference_end > recording.duration:
         query_end -= (reference_end - recording.duration) / tempo

@@ -16,6 +16,7 @@ independent; see CALIBRATION.
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.encoder import Encoder
@@ -46,29 +47,66 @@ class Weigher:
         self._mean = encoder.background_mean
         self._covariance = encoder.background_covariance
 
-    def standardise(
+    def standard(
         self, embeddings: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation of each embedding's similarity to music at large [shape=(n,)]."""
+        """Mean and deviation of each embedding's similarity to music at large [shape=(n,) each]."""
         mean = embeddings @ self._mean
         variance = np.einsum("nd,nd->n", embeddings @ self._covariance, embeddings)
         return mean, np.sqrt(np.maximum(variance, 1e-6))
 
-    def weights(
-        self, query: NDArray[np.float32], reference: NDArray[np.float32]
+    def band(
+        self,
+        query: NDArray[np.float32],
+        reference: NDArray[np.float32],
+        low: int,
+        width: int,
+        every: int,
     ) -> NDArray[np.float32]:
-        """Weights [shape=(reference steps, query steps)] of every pair."""
-        similarity = reference @ query.T
-        query_mean, query_deviation = self.standardise(query)
-        reference_mean, reference_deviation = self.standardise(reference)
-        score = (similarity - query_mean) / query_deviation
-        score += (similarity - reference_mean[:, None]) / reference_deviation[:, None]
-        return np.clip(0.5 * score - PRICE, LOWEST, HIGHEST)
+        """Weights of pairs by offset [shape=(reference steps, width)].
+
+        Column b is offset low + b: reference step j with query step every * j - (low + b); NaN where
+        the query [shape=(query steps, d)] has no such step.
+        """
+        out = np.empty((len(reference), width), np.float32)
+        _band(query, *self.standard(query), reference, *self.standard(reference), low, every, out)
+        return out
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _band(query, q_mean, q_deviation, reference, r_mean, r_deviation, low, every, out):
+    """out[j, b] = clip(((s - q_mean) / q_deviation + (s - r_mean) / r_deviation) / 2 - PRICE)."""
+    for j in range(len(reference)):
+        for b in range(out.shape[1]):
+            i = every * j - (low + b)
+            if i < 0 or i >= len(query):
+                out[j, b] = np.nan
+                continue
+            s = np.float32(0.0)
+            for c in range(query.shape[1]):
+                s += query[i, c] * reference[j, c]
+            z = (s - q_mean[i]) / q_deviation[i] + (s - r_mean[j]) / r_deviation[j]
+            weight = np.float32(0.5) * z - np.float32(PRICE)
+            out[j, b] = min(max(weight, np.float32(LOWEST)), np.float32(HIGHEST))
 
 
 def e_value(
-    score: float, query_embeddings: int, library_embeddings: int, calibration: Calibration
+    score: float,
+    query_embeddings: int,
+    library_embeddings: int,
+    calibration: Calibration = CALIBRATION,
 ) -> float:
     """Expected number of alignments this strong of an unrelated query with the library."""
     space = np.log(max(query_embeddings, 1)) + np.log(max(library_embeddings, 1))
     return float(np.exp(min(calibration.log_density + space - calibration.decay * score, 50.0)))
+
+
+def score_for(
+    e_value: float,
+    query_embeddings: int,
+    library_embeddings: int,
+    calibration: Calibration = CALIBRATION,
+) -> float:
+    """The score whose E-value is this one."""
+    space = np.log(max(query_embeddings, 1)) + np.log(max(library_embeddings, 1))
+    return float((calibration.log_density + space - np.log(e_value)) / calibration.decay)

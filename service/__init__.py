@@ -1,0 +1,1 @@
+"""The `earmark` command and the HTTP service: everything a person or another program talks to."""

@@ -1,0 +1,444 @@
+"""The HTTP service: `create_app` makes the FastAPI application that `earmark serve` runs."""
+
+import asyncio
+import io
+import threading
+import time
+import wave
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest
+from importlib.metadata import version
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+import numpy as np
+from fastapi import FastAPI, Form, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile as StarletteUploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fingerprint.audio import SAMPLE_RATE, Limits
+from fingerprint.encoder import Encoder
+from fingerprint.errors import AudioError
+from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
+from index.catalogue import Metadata, Recording
+from index.library import Library
+from service.metadata import describe
+from service.problems import (
+    ProblemError,
+    describe_problems,
+    described,
+    install_problems,
+    problem_response,
+    unavailable,
+)
+from service.query import Answer, answer, fingerprint_clip, load_fingerprint, most_fingerprint_bytes
+from service.recording import RecordingEntry, Rights
+from service.settings import Settings
+from service.wording import as_text
+
+FINGERPRINT_MEDIA_TYPE = "application/vnd.earmark.fingerprint"
+
+# What a multipart body may hold beside the file itself, in bytes.
+_OTHER_PARTS = 2**20
+# How long a request waits for another one of this server that is writing, in seconds.
+_WRITE_WAIT = 10.0
+PAGE = 100
+
+Result = TypeVar("Result")
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
+OnLoad = Callable[[Library | BaseException], None]
+
+
+class RecordingPage(BaseModel):
+    """Some of the recordings, and where the next ones start."""
+
+    recordings: list[RecordingEntry]
+    next_cursor: str | None
+
+
+class NewRecording(BaseModel):
+    """The form that a recording is added with."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    audio: UploadFile
+    rightsholder: Text = Field(min_length=1, description="Who holds the rights in it.")
+    rights: Rights = Field(description="On what basis it is yours to add.")
+    id: Text | None = Field(default=None, description="Given by Earmark where it is left out.")
+    title: Text | None = None
+    artist: Text | None = None
+    isrc: Text | None = None
+    iswc: Text | None = None
+    work: Text | None = None
+    label: Text | None = None
+    release_date: Text | None = None
+
+
+class Health(BaseModel):
+    """The server's state."""
+
+    status: Literal["ok", "ready"]
+
+
+@dataclass
+class Loaded:
+    """What requests work with once it is there."""
+
+    library: Library
+    encoder: Encoder
+
+
+class Service:
+    """The library behind the routes, loaded in the background: the server answers at once."""
+
+    def __init__(self, settings: Settings, on_load: OnLoad) -> None:
+        self.settings = settings
+        self.limits = Limits(
+            max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
+        )
+        self._on_load = on_load
+        self._loading: asyncio.Future[Loaded] | None = None
+        self._writing = threading.Lock()
+        self._fingerprinting: anyio.CapacityLimiter | None = None
+
+    def start(self) -> None:
+        """Begin to load. Called in the event loop."""
+        self._fingerprinting = anyio.CapacityLimiter(self.settings.jobs)
+        self._loading = asyncio.get_running_loop().run_in_executor(None, self._load)
+        self._loading.add_done_callback(self._tell)
+
+    async def stop(self) -> None:
+        """Let go of the library."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
+            if self._loading.exception() is None:
+                self._loading.result().library.close()
+
+    def _load(self) -> Loaded:
+        encoder = Encoder.load()
+        library = Library.open(self.settings.library, encoder, create=True)
+        _warm(library, encoder)
+        return Loaded(library, encoder)
+
+    def _tell(self, loading: "asyncio.Future[Loaded]") -> None:
+        if not loading.cancelled():
+            self._on_load(loading.exception() or loading.result().library)
+
+    def loaded(self) -> Loaded:
+        """The library and encoder; raises a 503 until they are there."""
+        if self._loading is None or not self._loading.done():
+            raise unavailable("the library is being loaded")
+        if (error := self._loading.exception()) is not None:
+            raise unavailable(f"the library cannot be used: {error}")
+        return self._loading.result()
+
+    async def in_turn(self, work: Callable[[], Result]) -> Result:
+        """Run CPU work off the event loop, `jobs` pieces at a time."""
+        return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
+
+    def add(self, made: Fingerprint, metadata: Metadata) -> tuple[Recording, bool]:
+        """Commit one recording; False if it was there. Raises a 503 if another one is writing."""
+        with self._exclusive(), self.loaded().library.writer() as writer:
+            return writer.add(made, metadata)
+
+    def remove(self, recording_id: str) -> None:
+        """Remove one recording. Raises KeyError if it is unknown, a 503 if another is writing."""
+        with self._exclusive(), self.loaded().library.writer() as writer:
+            writer.remove(recording_id)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=_WRITE_WAIT):
+            raise unavailable("other requests are writing to the library")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+
+def _warm(library: Library, encoder: Encoder) -> None:
+    """Compile, or load from the cache, every kernel that a query runs, on two seconds of noise."""
+    noise = np.random.default_rng(0).normal(0, 3000, 2 * SAMPLE_RATE)
+    clip = io.BytesIO()
+    with wave.open(clip, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes(noise.astype("<i2").tobytes())
+    clip.seek(0)
+    library.search(fingerprint(clip, encoder, QUERY_EVERY, name="noise"))
+
+
+class BodyLimit:
+    """Refuses a request body of more than `max_bytes` before it is kept: by its declared length at
+    once, and one that declares none as soon as it has become too long.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        detail = f"a body of more than {self.max_bytes} bytes is not taken"
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self.max_bytes:
+            await problem_response(413, detail, {"Connection": "close"})(scope, receive, send)
+            return
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.max_bytes:
+                # FastAPI passes on this kind of exception where it comes up while it reads a form.
+                raise HTTPException(413, detail, {"Connection": "close"})
+            return message
+
+        await self.app(scope, bounded, send)
+
+
+def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> FastAPI:
+    """The application. `on_load` is told the library once it is there, or why it is not."""
+    service = Service(settings, on_load)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="Earmark",
+        version=version("earmark"),
+        summary="Which known recordings are in a clip, where, and how sure that is.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload) + _OTHER_PARTS)
+    install_problems(app)
+
+    @app.get("/healthz", tags=["state"])
+    async def healthz() -> Health:
+        """The process is alive."""
+        return Health(status="ok")
+
+    @app.get("/readyz", tags=["state"], responses=described(503))
+    async def readyz() -> Health:
+        """The library is loaded and queries are answered; 503 until then."""
+        service.loaded()
+        return Health(status="ready")
+
+    @app.post(
+        "/v1/query",
+        tags=["query"],
+        responses=described(400, 413, 415, 422, 503),
+        openapi_extra={"requestBody": _QUERY_BODY},
+    )
+    async def query(
+        request: Request,
+        max_e_value: Annotated[
+            float | None,
+            Query(
+                gt=0,
+                allow_inf_nan=False,
+                description="Leave out matches that chance would bring more often, per query.",
+            ),
+        ] = None,
+    ) -> Answer:
+        """Say which recordings are in a clip: a file of audio or video, or its fingerprint.
+
+        A clip that is no audio is answered with 415, one that is too large with 413, one that is
+        too short, silent or too long with 422; the problem's `error` says which.
+        """
+        loaded = service.loaded()
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type == FINGERPRINT_MEDIA_TYPE:
+            body = await _fingerprint_body(request, service.limits, loaded.encoder)
+            name = None
+
+            def make() -> Fingerprint:
+                return load_fingerprint(body, name or "clip", loaded.encoder, service.limits)
+
+        elif media_type == "multipart/form-data":
+            form = await request.form(max_files=1, max_fields=0)
+            clip = form.get("clip")
+            if not isinstance(clip, StarletteUploadFile):
+                raise RequestValidationError(
+                    [{"loc": ("body", "clip"), "msg": "a file is required", "type": "missing"}]
+                )
+            name = _file_name(clip)
+
+            def make() -> Fingerprint:
+                return fingerprint_clip(clip.file, str(name), loaded.encoder, service.limits)
+
+        else:
+            raise ProblemError(
+                415, f"send the clip as multipart/form-data, or as {FINGERPRINT_MEDIA_TYPE}"
+            )
+
+        def work() -> Answer:
+            started = time.perf_counter()
+            made = make()
+            return answer(
+                as_text(name or made.source),
+                made,
+                loaded.library,
+                max_e_value=max_e_value or settings.max_e_value,
+                spent=time.perf_counter() - started,
+            )
+
+        return await service.in_turn(work)
+
+    @app.post(
+        "/v1/recordings",
+        status_code=201,
+        tags=["recordings"],
+        responses={
+            201: {"headers": {"Location": {"schema": {"type": "string"}}}},
+            **described(400, 409, 413, 415, 422, 503),
+        },
+    )
+    async def add_recording(
+        response: Response,
+        form: Annotated[NewRecording, Form(media_type="multipart/form-data")],
+    ) -> RecordingEntry:
+        """Add a recording. Of the audio, which is not kept, a fingerprint is stored.
+
+        What the fields leave open is taken from the file's tags. The same audio again, or an `id`
+        that another recording has, is answered with 409 and that recording's id.
+        """
+        loaded = service.loaded()
+        name = _file_name(form.audio)
+
+        def work() -> tuple[Recording, bool]:
+            digest = file_digest(form.audio.file, "sha256")  # type: ignore[arg-type]
+            known = loaded.library.find(digest.hexdigest())
+            if known is not None:
+                return known, False
+            form.audio.file.seek(0)
+            made = fingerprint(
+                form.audio.file,
+                loaded.encoder,
+                REFERENCE_EVERY,
+                limits=service.limits,
+                name=name,
+            )
+            fields = form.model_dump(exclude={"audio"}, exclude_none=True)
+            return service.add(made, describe(name, made.tags, fields))
+
+        try:
+            recording, added = await service.in_turn(work)
+        except ValueError as error:
+            raise _refused(loaded.library, form.id, str(error)) from error
+        # An id may hold any character, slashes too.
+        location = f"/v1/recordings/{quote(recording.id, safe='')}"
+        if not added:
+            raise ProblemError(
+                409,
+                f"this audio is already there, as recording {recording.id}",
+                headers={"Location": location},
+                recording=recording.id,
+            )
+        response.headers["Location"] = location
+        return RecordingEntry.model_validate(recording)
+
+    @app.get("/v1/recordings", tags=["recordings"], responses=described(422, 503))
+    def list_recordings(
+        q: Annotated[str | None, Query(description="Words of title, artist or source.")] = None,
+        cursor: Annotated[
+            str | None, Query(description="`next_cursor` of the page before.")
+        ] = None,
+    ) -> RecordingPage:
+        """List the recordings, or those that are searched for, page by page."""
+        library = service.loaded().library
+        try:
+            recordings, next_cursor = library.recordings(q, cursor, PAGE)
+        except (ValueError, OverflowError):
+            raise RequestValidationError(
+                [{"loc": ("query", "cursor"), "msg": "is no `next_cursor`", "type": "value_error"}]
+            ) from None
+        entries = [RecordingEntry.model_validate(recording) for recording in recordings]
+        return RecordingPage(recordings=entries, next_cursor=next_cursor)
+
+    @app.get(
+        "/v1/recordings/{recording_id:path}",
+        tags=["recordings"],
+        responses=described(404, 422, 503),
+    )
+    def show_recording(recording_id: str) -> RecordingEntry:
+        """All that is recorded of one recording."""
+        try:
+            recording = service.loaded().library.recording(recording_id)
+        except KeyError:
+            raise _unknown(recording_id) from None
+        return RecordingEntry.model_validate(recording)
+
+    @app.delete(
+        "/v1/recordings/{recording_id:path}",
+        status_code=204,
+        tags=["recordings"],
+        responses=described(404, 422, 503),
+    )
+    def remove_recording(recording_id: str) -> None:
+        """Remove a recording; it is not found again from this moment on."""
+        try:
+            service.remove(recording_id)
+        except KeyError:
+            raise _unknown(recording_id) from None
+
+    describe_problems(app)
+    return app
+
+
+_QUERY_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["clip"],
+                "properties": {"clip": {"type": "string", "format": "binary"}},
+            }
+        },
+        FINGERPRINT_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+def _refused(library: Library, recording_id: str | None, reason: str) -> Exception:
+    """Why a recording was not added: its id is taken, or is none."""
+    try:
+        library.recording(recording_id or "")
+    except KeyError:
+        return RequestValidationError(
+            [{"loc": ("body", "id"), "msg": reason, "type": "value_error"}]
+        )
+    return ProblemError(409, reason, recording=recording_id)
+
+
+def _unknown(recording_id: str) -> ProblemError:
+    return ProblemError(404, f"no recording {recording_id!r}")
+
+
+def _file_name(upload: StarletteUploadFile) -> str:
+    """The upload's name without the folders that some clients send along."""
+    return (upload.filename or "").replace("\\", "/").rpartition("/")[2] or "upload"
+
+
+async def _fingerprint_body(request: Request, limits: Limits, encoder: Encoder) -> bytes:
+    """The body, of at most what the longest allowed audio's fingerprint takes."""
+    most = most_fingerprint_bytes(encoder, limits)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise AudioError("too-large", f"a fingerprint of more than {most} bytes is not taken")
+    return bytes(body)

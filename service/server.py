@@ -1,0 +1,61 @@
+"""`earmark serve`: the application of `service.api` under uvicorn, on the loopback interface."""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from index.library import Library
+from service.api import create_app
+from service.settings import Settings, SettingsError
+
+
+def run(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `tell` is told where.
+
+    Raises SettingsError if the address is not a loopback one or is taken, and whatever kept the
+    library from being loaded.
+    """
+    if not is_loopback(settings.host):
+        raise SettingsError(
+            f"--host {settings.host}: this server has no keys yet, so it serves the loopback "
+            "interface only; use 127.0.0.1, ::1 or localhost"
+        )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"{settings.host}, port {settings.port} cannot be listened on: {error.strerror}; "
+            "choose another with --port"
+        ) from error
+    failures: list[BaseException] = []
+
+    def on_load(result: Library | BaseException) -> None:
+        if isinstance(result, Library):
+            tell(f"ready, with {result.info()['recordings']} recordings")
+        else:
+            failures.append(result)
+            server.should_exit = True
+
+    app = create_app(settings, on_load)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = listener.getsockname()[1]
+    tell(
+        f"serving {settings.library} at http://{host}:{port} (described at /docs), "
+        "to this machine only, as there are no keys yet"
+    )
+    with listener:
+        server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only; other names are not looked up."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

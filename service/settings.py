@@ -1,0 +1,146 @@
+"""The one place that Earmark's configuration comes from.
+
+A value is taken from the first of: a command line flag, the environment (`EARMARK_` and the name in
+capitals), the file `earmark.toml` in the current folder, the default. Limits are written as people
+say them: `4 h`, `90 s`, `2 GiB`. `earmark settings` prints this table.
+"""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from fingerprint.errors import EarmarkError
+
+_UNITS = {"h": 3600, "min": 60, "s": 1}
+
+
+class SettingsError(EarmarkError):
+    """A setting has a value that cannot be used, or a name that does not exist."""
+
+
+def available_cores() -> int:
+    """Number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _iso_duration(value: object) -> object:
+    """Spell `4 h`, `1 h 30 min` or `90 s` the ISO 8601 way (`PT4H`), which pydantic reads."""
+    if isinstance(value, str) and re.match(r"\s*[\d.]", value) and ":" not in value:
+        return "PT" + re.sub(r"\s+", "", value).upper().replace("MIN", "M")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_iso_duration), Field(gt=timedelta(0))]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default and its meaning. Raises pydantic's ValidationError."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EARMARK_",
+        env_ignore_empty=True,
+        toml_file="earmark.toml",
+        extra="forbid",
+        frozen=True,
+    )
+
+    library: Path = Field(
+        default=Path("earmark-library"),
+        description="Folder of the library that commands and the server work on.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address the server listens on; a loopback address while there are no keys.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on.")
+    max_duration: Duration = Field(
+        default=timedelta(hours=4),
+        description="Longest audio that is fingerprinted; longer is refused as too-long.",
+    )
+    max_size: ByteSize = Field(
+        default=ByteSize(4 * 2**30),
+        gt=0,
+        description="Largest file that the command line reads; larger is refused as too-large.",
+    )
+    max_upload: ByteSize = Field(
+        default=ByteSize(2 * 2**30),
+        gt=0,
+        description="Largest request body that the server takes; larger is answered with 413.",
+    )
+    max_e_value: float = Field(
+        default=1e-2,
+        gt=0,
+        allow_inf_nan=False,
+        description="Matches expected by chance more often than this, per query, are not shown.",
+    )
+    jobs: int = Field(
+        default_factory=available_cores,
+        ge=1,
+        description="Files that are fingerprinted at the same time; by default one per core.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then `earmark.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**flags: object) -> Settings:
+    """Settings with the flags that were given (those that are None were not).
+
+    Raises SettingsError, one line that names the setting and where its value came from.
+    """
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingsError(
+            f"setting {name}, given by {_origin(name, given)}: {first['msg']} "
+            f"(got {first['input']!r}); `earmark settings` lists all of them"
+        ) from error
+    except ValueError as error:  # the file is not TOML, or not text
+        raise SettingsError(f"earmark.toml cannot be read: {error}") from error
+
+
+def _origin(name: str, flags: dict[str, Any]) -> str:
+    if name in flags:
+        return f"--{name.replace('_', '-')}"
+    variable = f"EARMARK_{name.upper()}"
+    return variable if variable in os.environ else "earmark.toml"
+
+
+def in_words(value: object) -> str:
+    """A setting's value as a person would write it: `4 h`, `2.0 GiB`."""
+    if isinstance(value, ByteSize):
+        return value.human_readable(separator=" ")
+    if isinstance(value, timedelta):
+        left = value.total_seconds()
+        parts = []
+        for unit, seconds in _UNITS.items():
+            count = left if unit == "s" else left // seconds
+            left -= count * seconds
+            if count:
+                parts.append(f"{count:g} {unit}")
+        return " ".join(parts)
+    return str(value)

@@ -1,0 +1,51 @@
+"""The real `earmark` command, as the tests run it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Earmark:
+    """Runs the real command, in a process and a folder of its own."""
+
+    def __init__(self, folder: Path, library: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")
+        } | {"EARMARK_LIBRARY": str(library)}
+
+    def command(self, *arguments: object) -> list[str]:
+        """The words to start it with."""
+        start = "from service.cli import main; main(prog_name='earmark')"
+        return [sys.executable, "-c", start, *map(str, arguments)]
+
+    def __call__(
+        self,
+        *arguments: object,
+        status: int = 0,
+        stdin: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end and check its exit status."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment | dict(environment or {}),
+            input=stdin or b"",
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert done.returncode == status, f"exit status {done.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def lines(self, *arguments: object, **options: Any) -> list[dict[str, Any]]:
+        """Run it with --json and parse each line of its result."""
+        done = self(*arguments, "--json", **options)
+        return [json.loads(line) for line in done.stdout.splitlines()]

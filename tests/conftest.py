@@ -1,0 +1,73 @@
+"""What the tests of the command and of the server share: a little music, and a library of it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from command import Earmark
+from melodies import CLIP_START, RATE, SONGS, melody, write
+from referencing import Registry, Resource
+
+
+@cache
+def _schemas() -> Registry:
+    folder = Path(__file__).parent / "schemas"
+    schemas = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    return Registry().with_resources(
+        [(schema["$id"], Resource.from_contents(schema)) for schema in schemas]
+    )
+
+
+@pytest.fixture(scope="session")
+def conforms() -> Callable[[object, str], None]:
+    """Fails unless a value is what tests/schemas/NAME.json says."""
+
+    def check(value: object, name: str) -> None:
+        schema = _schemas().contents(f"{name}.json")
+        jsonschema.Draft202012Validator(schema, registry=_schemas()).validate(value)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: songs/song-0.flac …, clip.wav (5 s of song-1), unknown.wav, and what is no clip."""
+    folder = tmp_path_factory.mktemp("music")
+    (folder / "songs").mkdir()
+    for number in range(SONGS):
+        write(folder / "songs" / f"song-{number}.flac", melody(number))
+    start = round(CLIP_START * RATE)
+    write(folder / "clip.wav", melody(1)[start : start + 5 * RATE])
+    write(folder / "unknown.wav", melody(99, 5.0))
+    write(folder / "silent.wav", np.zeros(3 * RATE, np.float32))
+    write(folder / "short.wav", melody(1)[: RATE // 4])
+    (folder / "text.mp3").write_text("This is a letter, not music.\n" * 20)
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "broken.emk").write_bytes(b"EMK?" * 10)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ingested(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of the songs, made once; tests work on copies."""
+    library = tmp_path_factory.mktemp("ingested") / "library"
+    rights = ("--rightsholder", "Blue Label", "--rights", "owned")
+    Earmark(music, library)("ingest", "songs", *rights)
+    return library
+
+
+@pytest.fixture
+def library(ingested: Path, tmp_path: Path) -> Path:
+    """This test's own library of the songs."""
+    return Path(shutil.copytree(ingested, tmp_path / "library"))
+
+
+@pytest.fixture
+def earmark(music: Path, library: Path) -> Earmark:
+    """The command, in the folder of the music, with this test's own library of the songs."""
+    return Earmark(music, library)

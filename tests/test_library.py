@@ -1,0 +1,313 @@
+"""A library keeps what was committed, for everyone, whatever happens."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from embeddings import query, reference, track
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fingerprint.encoder import Encoder
+from index.errors import LibraryError, LibraryLocked
+from index.library import Library, Metadata
+
+ENCODER = Encoder.load()
+
+
+def metadata(**more) -> Metadata:
+    return Metadata(**{"source": "tune.flac", "rightsholder": "Me", "rights": "owned"} | more)
+
+
+def add(library: Library, seed: int, **more) -> str:
+    with library.writer() as writer:
+        recording, _ = writer.add(reference(ENCODER, track(ENCODER, seed, 20)), metadata(**more))
+    return recording.id
+
+
+def finds(library: Library, seed: int) -> list[str]:
+    matches, _ = library.search(query(ENCODER, track(ENCODER, seed, 20)[30:70]))
+    return [match.recording for match in matches]
+
+
+@pytest.fixture
+def library(tmp_path) -> Library:
+    return Library.open(tmp_path / "library", ENCODER, create=True)
+
+
+def test_what_was_added_is_there_after_opening_again(library):
+    id = add(library, 1, id="one", title="Title", artist="Artist", isrc="DEXX12400001", work="W")
+    again = Library.open(library.path, ENCODER)
+    recording = again.recording("one")
+    assert (id, recording.title, recording.artist, recording.work) == (
+        "one",
+        "Title",
+        "Artist",
+        "W",
+    )
+    assert recording.duration == pytest.approx(20, abs=0.2)
+    assert finds(again, 1) == ["one"]
+    assert again.info()["recordings"] == 1
+    assert again.info()["bytes_per_second"] == pytest.approx(36, rel=0.1)
+
+
+def test_the_same_audio_again_changes_nothing(library):
+    first = add(library, 1, id="one")
+    before = library.info()
+    assert add(library, 1, id="another", title="Another") == first
+    assert library.info() == before
+    assert library.recording("one").title is None
+
+
+def test_the_same_sound_in_another_file_is_the_same_audio(library):
+    x = track(ENCODER, 1, 20)
+    with library.writer() as writer:
+        writer.add(reference(ENCODER, x), metadata(id="one"))
+        import dataclasses
+
+        retagged = dataclasses.replace(reference(ENCODER, x), sha256="f" * 64)
+        recording, added = writer.add(retagged, metadata(id="two"))
+    assert (recording.id, added) == ("one", False)
+
+
+def test_removed_is_unfindable_at_once_and_may_come_back(library):
+    add(library, 1, id="one")
+    add(library, 2, id="two")
+    reader = Library.open(library.path, ENCODER)
+    assert finds(reader, 1) == ["one"]
+    with library.writer() as writer:
+        writer.remove("one")
+    assert finds(reader, 1) == []
+    assert finds(reader, 2) == ["two"]
+    with pytest.raises(KeyError):
+        reader.recording("one")
+    add(library, 1, id="one")
+    assert finds(reader, 1) == ["one"]
+
+
+def test_unknown_id_and_bad_metadata_are_refused_and_change_nothing(library):
+    add(library, 1, id="one")
+    before = library.info()
+    x = reference(ENCODER, track(ENCODER, 2, 20))
+    with library.writer() as writer:
+        with pytest.raises(KeyError):
+            writer.remove("nobody")
+        for wrong in (
+            {"rights": "stolen"},
+            {"rightsholder": "  "},
+            {"id": "one"},
+            {"id": "line\nbreak"},
+            {"id": " space"},
+            {"id": "x" * 300},
+        ):
+            with pytest.raises(ValueError):
+                writer.add(x, metadata(**wrong))
+    assert library.info() == before
+
+
+def test_pages_and_words(library):
+    with library.writer() as writer:
+        for seed in range(7):
+            fingerprint = reference(ENCODER, track(ENCODER, seed, 5))
+            writer.add(fingerprint, metadata(id=f"id-{seed}", title=f"Piece 100% {seed % 2}"))
+    seen, cursor = [], None
+    while True:
+        page, cursor = library.recordings(cursor=cursor, limit=3)
+        seen += [recording.id for recording in page]
+        if cursor is None:
+            break
+    assert seen == [f"id-{seed}" for seed in range(7)]
+    assert [r.id for r in library.recordings("piece 100% 1")[0]] == ["id-1", "id-3", "id-5"]
+    assert library.recordings("100_")[0] == []
+    with pytest.raises(ValueError):
+        library.recordings(cursor="nonsense")
+
+
+def test_one_writer_any_number_of_readers(library):
+    add(library, 1, id="one")
+    reader = Library.open(library.path, ENCODER)
+    with library.writer() as writer:
+        writer.add(reference(ENCODER, track(ENCODER, 2, 20)), metadata(id="two"))
+        with pytest.raises(LibraryLocked, match="another process"), reader.writer():
+            pass
+        assert finds(reader, 1) == ["one"]
+        assert finds(reader, 2) == []
+    assert finds(reader, 2) == ["two"]
+
+
+def test_what_was_added_before_an_error_is_kept(library):
+    with pytest.raises(RuntimeError), library.writer() as writer:
+        writer.add(reference(ENCODER, track(ENCODER, 1, 20)), metadata(id="one"))
+        raise RuntimeError
+    assert finds(library, 1) == ["one"]
+
+
+def _killed_while_writing(path: Path, at: str) -> None:
+    """Die in the middle of the second commit: before the segment, after it, or in the transaction."""
+    from index import catalogue, segment
+
+    library = Library.open(path, ENCODER)
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    write = segment.write
+    if at == "half a segment":
+
+        def half(target: Path, codes) -> str:
+            target.with_suffix(".partial").write_bytes(b"half")
+            die()
+            return ""
+
+        segment.write = half
+    elif at == "segment without a name":
+        segment.write = lambda target, codes: (write(target, codes), die())[0]
+    else:
+        catalogue.next_revision = die
+    with library.writer() as writer:
+        writer.add(reference(ENCODER, track(ENCODER, 2, 20)), metadata(id="two"))
+
+
+@pytest.mark.parametrize("at", ["half a segment", "segment without a name", "before the commit"])
+def test_a_kill_leaves_the_last_commit(library, at):
+    add(library, 1, id="one")
+    before = library.info()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_killed_while_writing, args=(library.path, at)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    again = Library.open(library.path, ENCODER)
+    assert again.info()["snapshot"] == before["snapshot"]
+    assert (finds(again, 1), finds(again, 2)) == (["one"], [])
+    add(again, 3, id="three")
+    assert finds(again, 3) == ["three"]
+    assert {file.suffix for file in (library.path / "segments").iterdir()} == {".safetensors"}
+    assert len(list((library.path / "segments").iterdir())) == 2
+
+
+def test_a_full_disk_loses_nothing(library, monkeypatch):
+    add(library, 1, id="one")
+    before = library.info()["snapshot"]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LibraryError, match="No space left"):
+        add(library, 2, id="two")
+    monkeypatch.undo()
+    assert library.info()["snapshot"] == before
+    assert (finds(library, 1), finds(library, 2)) == (["one"], [])
+    add(library, 2, id="two")
+    assert finds(library, 2) == ["two"]
+
+
+def test_what_is_no_usable_library_is_refused(tmp_path, library):
+    with pytest.raises(LibraryError, match="no library here"):
+        Library.open(tmp_path / "nothing", ENCODER)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").write_text("precious")
+    with pytest.raises(LibraryError, match="holds other things"):
+        Library.open(full, ENCODER, create=True)
+    assert [file.name for file in full.iterdir()] == ["thesis.txt"]
+
+    add(library, 1)
+    database = library.path / "catalogue.sqlite"
+    library.close()
+
+    def change(name: str, value: str) -> None:
+        with sqlite3.connect(database) as connection:
+            connection.execute("UPDATE properties SET value = ? WHERE name = ?", (value, name))
+
+    change("encoder", "another")
+    with pytest.raises(LibraryError, match="encoder another"):
+        Library.open(library.path, ENCODER)
+    change("encoder", ENCODER.id)
+    change("format", "99")
+    with pytest.raises(LibraryError, match="format 99"):
+        Library.open(library.path, ENCODER)
+    change("format", "1")
+    (segment,) = (library.path / "segments").iterdir()
+    whole = segment.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
+        segment.write_bytes(damage)
+        with pytest.raises(LibraryError, match="damaged"):
+            Library.open(library.path, ENCODER)
+    segment.unlink()
+    with pytest.raises(LibraryError, match="damaged"):
+        Library.open(library.path, ENCODER)
+    segment.write_bytes(whole)
+    assert finds(Library.open(library.path, ENCODER), 1)
+    database.write_bytes(b"no database at all" * 1000)
+    for leftover in library.path.glob("catalogue.sqlite-*"):
+        leftover.unlink()
+    with pytest.raises(LibraryError, match="catalogue"):
+        Library.open(library.path, ENCODER)
+
+
+def test_another_encoders_fingerprint_is_refused(library):
+    import dataclasses
+
+    other = dataclasses.replace(query(ENCODER, track(ENCODER, 1, 5)), encoder="other")
+    with pytest.raises(LibraryError, match="encoder other"):
+        library.search(other)
+
+
+class Model(RuleBasedStateMachine):
+    """A library against a dictionary."""
+
+    @initialize()
+    def begin(self):
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.library = Library.open(Path(self.folder.name, "library"), ENCODER, create=True)
+        self.reader = Library.open(self.library.path, ENCODER)
+        self.model: dict[str, int] = {}
+
+    @rule(seeds=st.lists(st.integers(0, 5), min_size=1, max_size=3))
+    def ingest(self, seeds):
+        with self.library.writer() as writer:
+            for seed in seeds:
+                fingerprint = reference(ENCODER, track(ENCODER, seed, 8))
+                recording, added = writer.add(fingerprint, metadata(id=f"id-{seed}"))
+                assert added == (f"id-{seed}" not in self.model)
+                self.model[recording.id] = seed
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def remove(self, data):
+        id = data.draw(st.sampled_from(sorted(self.model)))
+        with self.library.writer() as writer:
+            writer.remove(id)
+        del self.model[id]
+
+    @rule()
+    def reopen(self):
+        self.library.close()
+        self.library = Library.open(self.library.path, ENCODER)
+
+    @invariant()
+    def everyone_sees_the_model(self):
+        for library in (self.library, self.reader):
+            listed = [recording.id for recording in library.recordings()[0]]
+            assert sorted(listed) == sorted(self.model)
+            snapshot = library.refresh()
+            assert sorted(r.id for r in snapshot.recordings) == sorted(self.model)
+            assert len(snapshot) == sum(len(track(ENCODER, s, 8)[::5]) for s in self.model.values())
+
+    def teardown(self):
+        self.library.close()
+        self.reader.close()
+        self.folder.cleanup()
+
+
+Model.TestCase.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
+TestModel = Model.TestCase

@@ -1,0 +1,172 @@
+"""Search finds what is there, says where, and keeps quiet about what is not."""
+
+import numpy as np
+import pytest
+from embeddings import noisy, query, reference, track
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fingerprint.encoder import Encoder
+from index.align import align
+from index.library import Library, Metadata
+from index.significance import HIGHEST, LOWEST, PRICE, Weigher, e_value
+
+ENCODER = Encoder.load()
+WORKS = 12
+
+
+def plain_alignment(weights: np.ndarray, price: float) -> float:
+    """Largest sum of weights on a path that steps by at most one offset, by trying all paths."""
+    best = 0.0
+    score = np.zeros(weights.shape[1])
+    for row in weights:
+        padded = np.concatenate([[0], score, [0]])
+        before = np.maximum.reduce([padded[1:-1], padded[:-2] - price, padded[2:] - price])
+        score = np.where(
+            np.isnan(row), 0, np.maximum(0, np.nan_to_num(row) + np.maximum(before, 0))
+        )
+        best = max(best, score.max())
+    return best
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 7))
+def test_alignment_is_the_best_path(seed, steps, offsets):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(-0.5, 2, (steps, offsets)).astype(np.float32)
+    weights[rng.random(weights.shape) < 0.1] = np.nan
+    found = align(weights, low=-3)
+    expected = plain_alignment(weights, 1.0)
+    if found is None:
+        assert expected == 0
+        return
+    assert found.score == pytest.approx(expected, rel=1e-4)
+    assert 0 <= found.first <= found.last < steps
+    half = abs(found.creep) * (found.last - found.first) / 2
+    assert found.offset - half >= -4 and found.offset + half <= offsets - 3
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Library:
+    library = Library.open(tmp_path_factory.mktemp("works") / "library", ENCODER, create=True)
+    with library.writer() as writer:
+        for seed in range(WORKS):
+            fingerprint = reference(ENCODER, track(ENCODER, seed, 60))
+            writer.add(fingerprint, Metadata(f"{seed}.flac", "Me", "owned", id=str(seed)))
+    return library
+
+
+@pytest.mark.parametrize("first", [0, 7, 123, 500])
+def test_a_clip_is_found_where_it_was_cut(library, first):
+    matches, _ = library.search(query(ENCODER, track(ENCODER, 3, 60)[first : first + 40]))
+    assert [match.recording for match in matches] == ["3"]
+    match = matches[0]
+    assert match.tier == "match"
+    assert match.query_start == pytest.approx(0, abs=0.05)
+    assert match.query_end == pytest.approx(5.08, abs=0.05)
+    assert match.reference_start == pytest.approx(first * 0.1, abs=0.06)
+    assert match.reference_end == pytest.approx(first * 0.1 + 5.08, abs=0.06)
+    assert match.tempo == pytest.approx(1, abs=0.02)
+
+
+def test_noise_lowers_the_score_and_raises_the_e_value(library):
+    x = track(ENCODER, 5, 60)[100:160]
+    found = [
+        library.search(query(ENCODER, noisy(x, 1, amount)), max_e_value=1e9)[0][0]
+        for amount in (0.0, 1.0, 2.0)
+    ]
+    assert [match.recording for match in found] == ["5"] * 3
+    assert found[0].score > found[1].score > found[2].score
+    assert found[0].e_value < found[1].e_value < found[2].e_value
+
+
+def test_unknown_music_is_not_found(library):
+    for seed in range(100, 130):
+        assert library.search(query(ENCODER, track(ENCODER, seed, 6)))[0] == []
+
+
+def test_two_works_in_one_clip_are_two_matches_with_their_places(library):
+    first, second = track(ENCODER, 1, 60)[50:150], track(ENCODER, 2, 60)[300:400]
+    matches, _ = library.search(query(ENCODER, np.concatenate([first, second])))
+    by_recording = {match.recording: match for match in matches}
+    assert set(by_recording) == {"1", "2"}
+    assert by_recording["1"].query_end == pytest.approx(10.6, abs=1.0)
+    assert by_recording["1"].reference_start == pytest.approx(5.0, abs=0.2)
+    assert by_recording["2"].query_start == pytest.approx(10.6, abs=1.0)
+    assert by_recording["2"].reference_end == pytest.approx(41.2, abs=0.3)
+
+
+def test_the_same_place_twice_in_a_clip_is_two_entries(library):
+    part, other = track(ENCODER, 1, 60)[50:110], track(ENCODER, 200, 20)
+    matches, _ = library.search(query(ENCODER, np.concatenate([part, other, part])))
+    assert [match.recording for match in matches] == ["1", "1"]
+    starts = sorted(match.query_start for match in matches)
+    assert starts[0] == 0 and starts[1] == pytest.approx(6 + len(other) * 0.1, abs=1.0)
+
+
+def test_an_offset_that_creeps_is_followed(library):
+    x = track(ENCODER, 7, 60)
+    faster = x[(np.arange(150) * 1.04 + 100).round().astype(int)]
+    matches, _ = library.search(query(ENCODER, faster))
+    assert matches[0].recording == "7"
+    assert matches[0].tempo == pytest.approx(1.04, abs=0.01)
+    assert matches[0].reference_start == pytest.approx(10.0, abs=0.3)
+
+
+def test_a_long_clip_of_one_recording_is_one_match(library):
+    x = track(ENCODER, 4, 60)
+    matches, _ = library.search(query(ENCODER, x[20:]))
+    assert [match.recording for match in matches] == ["4"]
+    assert matches[0].query_start == pytest.approx(0, abs=0.1)
+    assert matches[0].reference_end == pytest.approx(60, abs=0.2)
+
+
+def test_an_interruption_makes_two_matches_at_one_offset(library):
+    x = track(ENCODER, 4, 60).copy()
+    x[200:400] = track(ENCODER, 300, 30)[:200]
+    matches, _ = library.search(query(ENCODER, x))
+    assert [match.recording for match in matches] == ["4", "4"]
+    first, second = sorted(matches, key=lambda match: match.query_start)
+    assert first.query_end == pytest.approx(20.6, abs=1.0)
+    assert second.query_start == pytest.approx(40.6, abs=1.0)
+    assert second.reference_start == pytest.approx(second.query_start, abs=0.1)
+
+
+def test_identical_works_under_two_ids_are_both_named(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    x = track(ENCODER, 1, 30)
+    with library.writer() as writer:
+        for number, y in enumerate((x, noisy(x, 1, 0.2))):
+            writer.add(reference(ENCODER, y), Metadata("a", "Me", "owned", id=str(number)))
+    matches, _ = library.search(query(ENCODER, x[100:150]))
+    assert {match.recording for match in matches} == {"0", "1"}
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_hardly_any_query_is_answered_all_the_same(library, n):
+    matches, snapshot = library.search(query(ENCODER, track(ENCODER, 3, 60)[100 : 100 + n]))
+    assert len(snapshot.recordings) == WORKS
+    assert all(match.query_end > match.query_start for match in matches)
+
+
+def test_an_empty_library_knows_nothing(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    assert library.search(query(ENCODER, track(ENCODER, 1, 6)))[0] == []
+
+
+def test_weights_are_standard_scores_less_their_price():
+    weigher = Weigher(ENCODER)
+    x, y = track(ENCODER, 1, 10), track(ENCODER, 2, 10)
+    banded = weigher.band(x, y, low=-200, width=401, every=5)
+    mean, covariance = ENCODER.background_mean, ENCODER.background_covariance
+    i, j = 5, 9
+    scores = [(x[i] @ y[j] - z @ mean) / np.sqrt(z @ covariance @ z) for z in (x[i], y[j])]
+    expected = min(HIGHEST, max(LOWEST, np.mean(scores) - PRICE))
+    assert banded[j, 5 * j - i + 200] == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(banded[0, 201:]).all()  # query steps before the first
+
+
+def test_e_value_grows_with_library_and_query_and_falls_with_the_score():
+    assert e_value(20, 50, 1000) > e_value(21, 50, 1000)
+    assert e_value(20, 50, 2000) == pytest.approx(2 * e_value(20, 50, 1000))
+    assert e_value(20, 100, 1000) == pytest.approx(2 * e_value(20, 50, 1000))
