@@ -1,1 +1,1 @@
-"""How good Earmark is: corpora, degradations, peers, accuracy and speed. `tests/` asks only whether it works."""
+"""How good Earmark is: corpora, degradations, peers, accuracy and speed (`tests/`: whether it works)."""

@@ -92,7 +92,12 @@ def answers_name(peer: Peer) -> str:
 
 def code_digest() -> str:
     """A hash of the code under test."""
-    files = sorted(path for part in ("fingerprint", "index") for path in (ROOT / part).glob("*.py"))
+    files = sorted(
+        path
+        for part in ("fingerprint", "index")
+        for path in (ROOT / part).iterdir()
+        if path.suffix in (".py", ".json")
+    )
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

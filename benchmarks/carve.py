@@ -1,4 +1,4 @@
-"""Audio out of what games ship: plain files, packs (zip, pk3, jar, tar, gzip), streams inside other containers.
+"""Audio out of what games ship: plain files, packs (zip, pk3, jar, tar, gzip), streams in other files.
 
 `collect(tree, destination)` copies every audio file below `tree`. A member of a pack lands in
 `<pack>.d/<member>`; a stream found in an unknown container lands in `<container>.d/carved-NNNN.<type>`,

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,15 +89,30 @@ def make_clips(
     for clip in material.plan.clips:
         if clip.id not in done:
             waiting.setdefault(clip.work, []).append(clip)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), os.nice, (5,)) as pool:
-        jobs = [
-            pool.submit(_make_of_work, material, work, clips, folder / "clips")
-            for work, clips in waiting.items()
-        ]
-        for job in _progress(as_completed(jobs), len(jobs), "work", quiet):
-            journal.append(asdict(made) for made in job.result())
+    for made_of_work in _progress(
+        _made_works(material, waiting, folder / "clips", workers), len(waiting), "work", quiet
+    ):
+        journal.append(asdict(made) for made in made_of_work)
     made = {entry["id"]: _made_clip(entry) for entry in journal.entries}
     return [made[clip.id] for clip in material.plan.clips]
+
+
+def _made_works(
+    material: Material, waiting: Mapping[str, Sequence[Clip]], folder: Path, workers: int
+) -> Iterator[list[MadeClip]]:
+    """The clips of each work, as they get ready."""
+    if workers == 1:
+        for work, clips in waiting.items():
+            yield _make_of_work(material, work, clips, folder)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        jobs = [
+            pool.submit(_make_of_work, material, work, clips, folder)
+            for work, clips in waiting.items()
+        ]
+        for job in as_completed(jobs):
+            yield job.result()
 
 
 def _made_clip(entry: dict[str, Any]) -> MadeClip:

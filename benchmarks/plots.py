@@ -29,7 +29,7 @@ LOOKS = {
     "olaf": ("#a3a847", "<"),
     "dejavu": ("#444444", ">"),
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "sans-serif",
     "svg.fonttype": "path",
@@ -92,11 +92,11 @@ def by_length(peers: Peers) -> str:
 
 def by_family(peers: Peers, families: Sequence[str]) -> str:
     """Identified, by length, for every family of degradations."""
-    columns = 4
+    columns = 5
     rows = -(-len(families) // columns)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            rows, columns, figsize=(10.4, 2.15 * rows + 0.4), sharex=True, sharey=True,
+            rows, columns, figsize=(10.4, 1.95 * rows + 0.4), sharex=True, sharey=True,
             layout="constrained", squeeze=False,
         )  # fmt: skip
         for axis, family in zip(grid.flat, families, strict=False):

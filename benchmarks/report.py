@@ -343,7 +343,7 @@ def _alarms(peers: Mapping[str, Any]) -> str:
             continue
         by_length = (peer["absent"].get(f"length {seconds}", {}) for seconds in LENGTHS)
         rows.append(
-            f"<tr><th>{name}</th><td class='text'>{html.escape(peer['gate'])}</td>"
+            f"<tr><th>{name}</th><td class='text'>{html.escape(peer['gate'].replace('`', ''))}</td>"
             f"<td>{total['clips']:,}</td><td>{total['hours']:.2f}</td><td>{total['accepted']:,}</td>"
             f"{_td(total['share'], 2)}<td>{total['per_hour']:.1f}</td>"
             + "".join(f"<td>{each.get('accepted', '–')}</td>" for each in by_length)

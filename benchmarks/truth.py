@@ -17,7 +17,7 @@ Comparing every clip with every second of the library by correlation would take 
 from a sketch: log energies of 16 bands every 0.125 s, 0.9 s of them at a time, standardised over the library;
 one such patch of the clip against all of the library by matrix product. What resembles it at `SIMILAR` or
 better is correlated, first over the patch's 0.9 s, then over the whole clip. Copies differ in the sketch by
-no more than half a hop of alignment. Cost is bounded by `MOST_CANDIDATES` a clip: 27 clips a second in 5 hours
+no more than half a hop of alignment. Cost is bounded by `MOST_CANDIDATES` a clip: 27 a second in 5 hours
 of music on one core, nearly all of it correlation.
 """
 

@@ -53,8 +53,8 @@ _CONTAINERS = (
 )
 # Containers whose headers state a duration; of the others libav makes a guess from the bit rate.
 _STATE_DURATION = frozenset(
-    ("aiff", "ape", "asf", "au", "caf", "dsf", "flac", "matroska", "mov", "ogg", "tak", "tta")
-    + ("w64", "wav", "wv")
+    {"aiff", "ape", "asf", "au", "caf", "dsf", "flac", "matroska", "mov"}
+    | {"ogg", "tak", "tta", "w64", "wav", "wv"}
 )
 
 # libav's sample formats (packed; planar ones end in "p"): NumPy type, value of full scale.

@@ -29,7 +29,7 @@ from index.catalogue import RIGHTS, Metadata, Placement, Recording
 from index.errors import LibraryError, LibraryLocked
 from index.search import Match, search
 from index.segment import Codes
-from index.significance import REVIEW, Weigher
+from index.significance import REVIEW, Calibration, Weigher
 from index.snapshot import Snapshot
 
 _LONGEST_ID = 200  # characters
@@ -43,6 +43,7 @@ class Library:
         self.encoder = encoder
         self._engine = engine
         self._weigher = Weigher(encoder)
+        self._calibration = Calibration.of(encoder.id)
         self._refreshing = threading.Lock()
         self._segments: dict[str, Codes] = {}
         self._snapshot = Snapshot(-1, [], {}, encoder.codec)
@@ -119,7 +120,8 @@ class Library:
                 f"{fingerprint.encoder}, the library by {self.encoder.id}; make it anew"
             )
         snapshot = self.refresh()
-        return search(fingerprint, snapshot, self._weigher, max_e_value), snapshot
+        matches = search(fingerprint, snapshot, self._weigher, self._calibration, max_e_value)
+        return matches, snapshot
 
     def recordings(
         self, text: str | None = None, cursor: str | None = None, limit: int = 100

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index.align import Alignment, align
-from index.significance import MATCH, Weigher, e_value, score_for
+from index.significance import MATCH, Calibration, Weigher
 from index.snapshot import Snapshot
 
 NEIGHBOURS = 40  # stored embeddings that vote for each of the query's
@@ -69,14 +69,18 @@ class Found:
 
 
 def search(
-    fingerprint: Fingerprint, snapshot: Snapshot, weigher: Weigher, max_e_value: float
+    fingerprint: Fingerprint,
+    snapshot: Snapshot,
+    weigher: Weigher,
+    calibration: Calibration,
+    max_e_value: float,
 ) -> list[Match]:
     """Matches of a query in a snapshot, best first; only those of E-value max_e_value or less."""
     embeddings = fingerprint.embeddings
-    least = max(0.0, score_for(max_e_value, len(embeddings), len(snapshot)))
+    least = max(0.0, calibration.score(max_e_value, len(embeddings), len(snapshot)))
     matches = []
     for found in _distinct(_alignments(embeddings, snapshot, weigher, least)):
-        chance = e_value(found.alignment.score, len(embeddings), len(snapshot))
+        chance = calibration.e_value(found.alignment.score, len(embeddings), len(snapshot))
         matches += [
             _match(found, first, last, chance, fingerprint, snapshot)
             for first, last in found.alignment.stretches

@@ -3,29 +3,37 @@
 Weight of one pair of embeddings. For a query embedding q, the similarities q·r to embeddings r of music
 at large have mean q·m and variance qᵀCq, with the background's mean m and covariance C that ship with
 the encoder; likewise for a reference embedding. The similarity's standard scores against both are
-averaged, which takes account of how crowded the neighbourhood of either is (Reynolds et al. 2000 for
-cohorts in speaker verification). A pair weighs its standard score less PRICE, so that unrelated pairs
+averaged, which takes account of how crowded the neighbourhood of either is (Auckenthaler et al. 2000
+do the same for speakers). A pair weighs its standard score less PRICE, so that unrelated pairs
 lower a sum and related ones raise it, within limits that keep one pair from deciding.
 
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
 λ and K are fitted on real unrelated music, whose neighbouring embeddings are anything but
-independent; see CALIBRATION.
+independent; see TABLE.
 """
 
+import json
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.encoder import Encoder
+from index.errors import LibraryError
 
 PRICE = 2.0  # standard deviations that a pair must exceed to count for the match
 HIGHEST = 6.0  # a pair's weight is kept within these
 LOWEST = -2.0
 MATCH = 1e-6  # E-value up to which an answer is a `match`
 REVIEW = 1e-2  # E-value up to which an answer is given at all
+
+
+# λ and log K by encoder, each with the command that fitted it.
+TABLE = Path(__file__).parent / "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,30 @@ class Calibration:
     decay: float
     log_density: float
 
+    @classmethod
+    def of(cls, encoder: str) -> "Calibration":
+        """That of an encoder, by its id. Raises LibraryError if it was never fitted."""
+        entry = json.loads(TABLE.read_text()).get(encoder)
+        if entry is None:
+            raise LibraryError(
+                f"encoder {encoder} has no calibration; fit one: python -m benchmarks.calibrate --write"
+            )
+        return cls(entry["decay"], entry["log_density"])
 
-# Fitted by `python -m benchmarks.calibrate` on the tune packages.
-CALIBRATION = Calibration(decay=0.5, log_density=-8.0)
+    def e_value(self, score: float, query_embeddings: int, library_embeddings: int) -> float:
+        """Expected number of alignments this strong of an unrelated query with the library."""
+        exponent = self._space(query_embeddings, library_embeddings) - self.decay * score
+        return math.exp(min(exponent, 50.0))
+
+    def score(self, e_value: float, query_embeddings: int, library_embeddings: int) -> float:
+        """The score that has this E-value."""
+        space = self._space(query_embeddings, library_embeddings)
+        return (space - math.log(max(e_value, 1e-300))) / self.decay
+
+    def _space(self, query_embeddings: int, library_embeddings: int) -> float:
+        """log(K n N)."""
+        pairs = max(query_embeddings, 1) * max(library_embeddings, 1)
+        return self.log_density + math.log(pairs)
 
 
 class Weigher:
@@ -88,25 +117,3 @@ def _band(query, q_mean, q_deviation, reference, r_mean, r_deviation, low, every
             z = (s - q_mean[i]) / q_deviation[i] + (s - r_mean[j]) / r_deviation[j]
             weight = np.float32(0.5) * z - np.float32(PRICE)
             out[j, b] = min(max(weight, np.float32(LOWEST)), np.float32(HIGHEST))
-
-
-def e_value(
-    score: float,
-    query_embeddings: int,
-    library_embeddings: int,
-    calibration: Calibration = CALIBRATION,
-) -> float:
-    """Expected number of alignments this strong of an unrelated query with the library."""
-    space = np.log(max(query_embeddings, 1)) + np.log(max(library_embeddings, 1))
-    return float(np.exp(min(calibration.log_density + space - calibration.decay * score, 50.0)))
-
-
-def score_for(
-    e_value: float,
-    query_embeddings: int,
-    library_embeddings: int,
-    calibration: Calibration = CALIBRATION,
-) -> float:
-    """The score whose E-value is this one."""
-    space = np.log(max(query_embeddings, 1)) + np.log(max(library_embeddings, 1))
-    return float((calibration.log_density + space - np.log(e_value)) / calibration.decay)

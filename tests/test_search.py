@@ -6,10 +6,12 @@ from embeddings import noisy, query, reference, track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.calibrate import Null, fit
 from fingerprint.encoder import Encoder
 from index.align import align
+from index.errors import LibraryError
 from index.library import Library, Metadata
-from index.significance import HIGHEST, LOWEST, PRICE, Weigher, e_value
+from index.significance import HIGHEST, LOWEST, PRICE, Calibration, Weigher
 
 ENCODER = Encoder.load()
 WORKS = 12
@@ -167,6 +169,29 @@ def test_weights_are_standard_scores_less_their_price():
 
 
 def test_e_value_grows_with_library_and_query_and_falls_with_the_score():
+    calibration = Calibration(decay=0.5, log_density=-3.0)
+    e_value = calibration.e_value
+    assert e_value(20, 50, 1000) == pytest.approx(np.exp(-3) * 50 * 1000 * np.exp(-0.5 * 20))
     assert e_value(20, 50, 1000) > e_value(21, 50, 1000)
     assert e_value(20, 50, 2000) == pytest.approx(2 * e_value(20, 50, 1000))
-    assert e_value(20, 100, 1000) == pytest.approx(2 * e_value(20, 50, 1000))
+    assert calibration.score(e_value(20, 50, 1000), 50, 1000) == pytest.approx(20)
+
+
+def test_the_fit_finds_the_tail_that_scores_were_drawn_from():
+    rng = np.random.default_rng(0)
+    decay, log_density = 0.8, -6.0
+    drawn = []
+    for length, n in ((1.0, 5), (5.0, 45)):
+        for _ in range(4000):
+            # the largest of a Poisson number of exponential scores is Gumbel's
+            location = (log_density + np.log(n * 1e4)) / decay
+            score = location - np.log(-np.log(rng.random())) / decay
+            drawn.append(Null(length, score, n, 10_000))
+    fitted = fit(drawn)
+    assert fitted.decay == pytest.approx(decay, rel=0.12)
+    assert fitted.log_density == pytest.approx(log_density, abs=0.8)
+
+
+def test_an_encoder_without_calibration_is_refused():
+    with pytest.raises(LibraryError, match="no calibration"):
+        Calibration.of("unknown")

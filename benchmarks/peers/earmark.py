@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.peers.worker import WorkerPeer
-from fingerprint.encoder import Encoder, EncoderError
+from fingerprint.encoder import Encoder
+from fingerprint.errors import EarmarkError
+from index.significance import Calibration
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +27,8 @@ class Earmark(WorkerPeer):
         """Why it cannot run here."""
         try:
             self.version = Encoder.load(self.weights()).id
-        except EncoderError as error:
+            Calibration.of(self.version)
+        except EarmarkError as error:
             return str(error)
         return None
 

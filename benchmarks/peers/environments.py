@@ -26,9 +26,8 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
     if stamp.is_file() and stamp.read_text() == wanted and python.exists():
         return python
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _run([sys.executable, "-m", "venv", str(folder)])
-    _run([str(python), "-m", "pip", "install", "--quiet", *requirements])
+    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    _run([sys.executable, "-m", "pip", "--python", str(python), "install", "-q", *requirements])
     stamp.write_text(wanted)  # last: it marks a whole environment
     return python
 

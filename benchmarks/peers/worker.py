@@ -59,6 +59,7 @@ class Process:
     ) -> None:
         self._log_path = folder / "log.txt"
         self._log = self._log_path.open("ab")
+        self._logged = self._log_path.stat().st_size  # before the present request
         self._process = subprocess.Popen(
             # -P: the engine named after a package must not be taken for it
             [str(python), "-P", str(SERVE), str(engine), str(folder), json.dumps(dict(options))],
@@ -82,6 +83,7 @@ class Process:
     def ask(self, request: Mapping[str, str], limit: float) -> dict[str, Any]:
         """The answer to a request. Raises Died if there is none within `limit` seconds."""
         assert self._process.stdin is not None
+        self._logged = self._log_path.stat().st_size
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -111,7 +113,8 @@ class Process:
     def _reason(self) -> str:
         status = self._process.wait()
         how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        lines = self._log_path.read_text(errors="replace").strip().splitlines()
+        said = self._log_path.read_bytes()[self._logged :].decode(errors="replace")
+        lines = said.strip().splitlines()
         return f"crashed: {how}" + (f" ({lines[-1][:200]})" if status > 0 and lines else "")
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
 from fingerprint.encoder import Encoder, Layer, front_end_parameters
 from fingerprint.fingerprint import REFERENCE_EVERY
@@ -27,6 +28,7 @@ from fingerprint.training.model import Encoder as TorchEncoder
 
 LISTS = 1024  # coarse centroids
 CODE_SIZE = 16  # bytes an embedding, beside the number of its list
+EXCERPT = 60.0  # seconds of each work that codebooks are trained on: variety counts, not length
 
 
 def layers_of(model: TorchEncoder) -> list[Layer]:
@@ -104,10 +106,7 @@ def export(
     """Train codec and background on the works' embeddings and write the weights file."""
     plain = Encoder(layers, None, "", None, None)  # type: ignore[arg-type]
     embeddings = np.concatenate(
-        [
-            plain.embed(spectrogram(np.load(work).astype(np.float32) / 32768), REFERENCE_EVERY)
-            for work in works
-        ]
+        [plain.embed(spectrogram(_excerpt(work)), REFERENCE_EVERY) for work in works]
     )
     embeddings = embeddings[np.linalg.norm(embeddings, axis=1) > 0.5]
     codec, rotation = train_codec(embeddings, LISTS, CODE_SIZE)
@@ -131,6 +130,14 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {name: json.dumps(value) for name, value in metadata.items()})
     return Encoder.load(path)
+
+
+def _excerpt(work: Path) -> NDArray[np.float32]:
+    """The middle of a work [shape=(n,)]."""
+    samples = np.load(work, mmap_mode="r")
+    length = int(EXCERPT * SAMPLE_RATE)
+    first = max(0, (len(samples) - length) // 2)
+    return samples[first : first + length].astype(np.float32) / np.float32(32768)
 
 
 def main() -> None:
