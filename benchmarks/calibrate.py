@@ -3,11 +3,11 @@
     python -m benchmarks.calibrate [--clips 500] [--encoder WEIGHTS]
 
 Music of the tune packages only. In turn, each quarter of the packages is left out of a library of the
-rest, and clips of it, half of them damaged, are searched: every alignment found is chance. Of each
-length, the strongest third of the best scores S is taken for a tail exp(-λ S), whose maximum-likelihood
-fit is λ = 1 / mean(S - u) above the threshold u (Hill's estimator for an exponential tail) and
-K = exceedances / Σ n N exp(-λ u) (Karlin and Altschul's E = K n N exp(-λ S)). The table entry is that of
-all lengths together; beside it stand stated and observed numbers of chance matches.
+rest, and clips of it, half of them damaged (with nothing that is in the library), are searched: every
+alignment found is chance. Of each length, the strongest tenth of the best scores S is taken for a tail
+exp(-λ S), whose maximum-likelihood fit is λ = 1 / mean(S - u) above the threshold u and
+K = exceedances / Σ n N exp(-λ u) (Karlin and Altschul's E = K n N exp(-λ S)). Stated and observed numbers
+of chance matches are printed beside it.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from index.snapshot import Snapshot
 
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
 FOLDS = 4
-TAIL = 1 / 3  # share of the scores that the fit looks at
+TAIL = 0.1  # share of the scores that the fit looks at
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,31 @@ class Null:
 
 
 def fit(nulls: list[Null]) -> Calibration:
-    """Maximum-likelihood tail of the strongest scores, thresholds taken length by length."""
-    excess, exceedances = 0.0, 0
-    thresholds: list[tuple[float, float]] = []
-    for length in sorted({null.length for null in nulls}):
-        same = [null for null in nulls if null.length == length]
-        threshold = float(np.quantile([null.score for null in same], 1 - TAIL))
-        above = [null.score - threshold for null in same if null.score > threshold]
-        excess += sum(above)
-        exceedances += len(above)
-        thresholds += [(null.space, threshold) for null in same]
-    decay = exceedances / excess
-    space, threshold_of = np.array(thresholds).T
-    density = exceedances / np.sum(space * np.exp(-decay * threshold_of))
-    return Calibration(decay=float(decay), log_density=float(np.log(density)))
+    """Maximum-likelihood tails of the strongest scores, length by length.
+
+    No length's λ may exceed that of all lengths together: two or three steps' worth of evidence is
+    bounded, and the fall of its scores towards the bound says nothing of rarer ones.
+    """
+    groups = [
+        [null for null in nulls if null.length == length]
+        for length in sorted({null.length for null in nulls})
+    ]
+    thresholds = [float(np.quantile([n.score for n in group], 1 - TAIL)) for group in groups]
+    excesses = [
+        np.array([null.score - threshold for null in group if null.score > threshold])
+        for group, threshold in zip(groups, thresholds, strict=True)
+    ]
+    together = 1 / np.concatenate(excesses).mean()
+    decay = [float(min(1 / excess.mean(), together)) for excess in excesses]
+    density = [
+        len(excess) / sum(null.space * np.exp(-d * threshold) for null in group)
+        for group, threshold, excess, d in zip(groups, thresholds, excesses, decay, strict=True)
+    ]
+    return Calibration(
+        tuple(float(np.median([null.query_embeddings for null in group])) for group in groups),
+        tuple(round(d, 4) for d in decay),
+        tuple(round(float(np.log(k)), 3) for k in density),
+    )
 
 
 def nulls(encoder: Encoder, clips: int, seed: int) -> Iterator[Null]:
@@ -80,12 +92,6 @@ def nulls(encoder: Encoder, clips: int, seed: int) -> Iterator[Null]:
         [read_audio(item.audio()) for item in corpora.items("tune", (kind,))]
         for kind in ("speech", "noise")
     )
-    background = Background(
-        music=lambda rng, n: _stretch(rng, works[rng.integers(len(works))][1], n),
-        ambience=lambda rng, n: _stretch(rng, noise[rng.integers(len(noise))], n),
-        speech=lambda rng, n: _stretch(rng, speech[rng.integers(len(speech))], n),
-        rooms=[],
-    )
     codes = [_codes(samples, encoder) for _, samples in tqdm(works, "library", disable=None)]
     packages = sorted({package for package, _ in works})
     weigher = Weigher(encoder)
@@ -96,6 +102,12 @@ def nulls(encoder: Encoder, clips: int, seed: int) -> Iterator[Null]:
         inside = [c for (package, _), c in zip(works, codes, strict=True) if package not in out]
         outside = [samples for package, samples in works if package in out]
         snapshot = _snapshot(inside, encoder)
+        background = Background(
+            music=partial(_any, outside),
+            ambience=partial(_any, noise),
+            speech=partial(_any, speech),
+            rooms=[],
+        )
         for length in LENGTHS:
             for k in range(clips // FOLDS):
                 clip = _stretch(rng, outside[rng.integers(len(outside))], int(length * SAMPLE_RATE))
@@ -108,6 +120,10 @@ def nulls(encoder: Encoder, clips: int, seed: int) -> Iterator[Null]:
                     continue
                 score = strongest(query, snapshot, weigher)
                 yield Null(length, score, len(query.embeddings), len(snapshot))
+
+
+def _any(sounds: list[Signal], rng: np.random.Generator, n: int) -> Signal:
+    return _stretch(rng, sounds[rng.integers(len(sounds))], n)
 
 
 def _stretch(rng: np.random.Generator, samples: Signal, n: int) -> Signal:
@@ -140,21 +156,23 @@ def _snapshot(works: list[Codes], encoder: Encoder) -> Snapshot:
 def report(found: list[Null], calibration: Calibration) -> str:
     """Stated and observed numbers of chance matches, length by length."""
     lines = ["length   clips   decay  log density   observed with E <= 1, 0.1, 0.01 (stated)"]
-    for length in (*sorted({null.length for null in found}), None):
-        same = [null for null in found if length in (null.length, None)]
-        alone = fit(same)
+    rows = zip(
+        sorted({null.length for null in found}),
+        calibration.decay,
+        calibration.log_density,
+        strict=True,
+    )
+    for length, decay, log_density in rows:
+        same = [null for null in found if null.length == length]
         chances = [
-            np.exp(calibration.log_density + np.log(null.space) - calibration.decay * null.score)
+            calibration.e_value(null.score, null.query_embeddings, null.library_embeddings)
             for null in same
         ]
         counts = ", ".join(
             f"{sum(c <= e for c in chances)} ({len(same) * (1 - np.exp(-e)):.0f})"
             for e in (1, 0.1, 0.01)
         )
-        label = "all" if length is None else f"{length:g} s"
-        lines.append(
-            f"{label:6} {len(same):7}  {alone.decay:6.3f}  {alone.log_density:11.2f}   {counts}"
-        )
+        lines.append(f"{length:4g} s {len(same):7}  {decay:6.3f}  {log_density:11.2f}   {counts}")
     return "\n".join(lines)
 
 
@@ -172,15 +190,15 @@ def main() -> None:
     calibration = fit(found)
     print(report(found, calibration))
     entry = {
-        "decay": round(calibration.decay, 4),
-        "log_density": round(calibration.log_density, 3),
+        **asdict(calibration),
         "clips": len(found),
         "command": f"python -m benchmarks.calibrate --clips {args.clips} --seed {args.seed}",
     }
     print(json.dumps({encoder.id: entry}))
     if args.write:
         table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
-        TABLE.write_text(json.dumps(table | {encoder.id: entry}, indent=2) + "\n")
+        rows = (f'  "{id}": {json.dumps(row)}' for id, row in (table | {encoder.id: entry}).items())
+        TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -106,13 +108,25 @@ def _made_works(
             yield _make_of_work(material, work, clips, folder)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
         jobs = [
             pool.submit(_make_of_work, material, work, clips, folder)
             for work, clips in waiting.items()
         ]
         for job in as_completed(jobs):
             yield job.result()
+
+
+def _end_with_parent() -> None:
+    """Keep a worker from outliving a parent that was killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _made_clip(entry: dict[str, Any]) -> MadeClip:

@@ -353,15 +353,17 @@ def fetch_command(split: str | None, names: tuple[str, ...]) -> None:
 @main.command("list", help="The catalogue as CSV, fetched or not.")
 @click.option("--split", type=click.Choice(SPLITS), multiple=True, help="Default: all.")
 @click.option("--kind", type=click.Choice(KINDS), multiple=True, help="Default: all.")
-def list_command(split: tuple[str, ...], kind: tuple[str, ...]) -> None:
+@click.option(
+    "--playable", is_flag=True, help="Only what is fetched, once each, rendered if need be."
+)
+def list_command(split: tuple[str, ...], kind: tuple[str, ...], playable: bool) -> None:
     """One line per item: id, kind, package, licence, duration (s), title, path in the cache."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(("id", "kind", "package", "licence", "duration", "title", "path"))
     for part in split or ("train", "tune", "report"):
-        for i in items(part, kind or KINDS, primary=False, min_seconds=0.0, present=False):
-            table.writerow(
-                (i.id, i.kind, i.package, i.licence, f"{i.duration:.2f}", i.title, i.path)
-            )
+        for i in items(part, kind or KINDS, primary=playable, min_seconds=0.0, present=playable):
+            path = i.audio() if playable else i.path
+            table.writerow((i.id, i.kind, i.package, i.licence, f"{i.duration:.2f}", i.title, path))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.plan import LENGTHS, SEVERITIES
 
@@ -50,6 +51,8 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # of figures that cross a line
 
 Peers = Mapping[str, Mapping[str, Any]]
 Shares = Sequence[float] | None
@@ -200,14 +203,16 @@ def cost(peers: Peers, decode_speed: float | None) -> str:
                         (4, 0),
                         textcoords="offset points",
                         va="center",
+                        bbox=BEHIND,
                     )
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             low, high = min(filter(None, values), default=1), max(filter(None, values), default=10)
             axis.set_xlim(low / 3, high * 4)
             axis.set_title(title)
             axis.grid(visible=False, axis="y")
         if decode_speed:
-            axes[0].axvline(decode_speed, color="#39474a", linestyle="--", linewidth=1)
+            axes[0].axvline(decode_speed, color="#39474a", linestyle="--", linewidth=1, zorder=1.5)
             axes[0].annotate(
                 "decoding alone", (decode_speed, 0.0), (3, 3), textcoords="offset points",
                 xycoords=("data", "axes fraction"), fontsize=8,
@@ -226,9 +231,9 @@ def stages(ratios: Mapping[str, float]) -> str:
             axis.barh(row, ratios[name], 0.62, color="#b9c4c6" if "decode" in name else "#00616e")
             axis.annotate(
                 f"{ratios[name]:.2f}", (ratios[name], row), (4, 0),
-                textcoords="offset points", va="center",
+                textcoords="offset points", va="center", bbox=BEHIND,
             )  # fmt: skip
-        axis.axvline(1.0, color="#39474a", linestyle="--", linewidth=1)
+        axis.axvline(1.0, color="#39474a", linestyle="--", linewidth=1, zorder=1.5)
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_xlabel("CPU time, decoding alone = 1")

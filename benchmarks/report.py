@@ -33,7 +33,7 @@ MEASURES = {
 }
 LIMITS = (
     "The music is freely licensed and mostly made for games: orchestral, electronic, tracker modules and "
-    "rendered MIDI. There is no large corpus of vocal pop in it, and none of classical performances.",
+    "rendered MIDI. There is no large corpus of vocal pop in it.",
     "No microphone was involved. Rooms are synthetic or measured impulse responses, phones are chains of "
     "filters, automatic gain and codecs; figures for real loudspeakers and microphones may be lower.",
     "The library is small beside a rightsholder's catalogue: what a hundred times as many recordings do to "

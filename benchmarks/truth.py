@@ -190,8 +190,11 @@ def correlate(clip: Signal, longer: Signal) -> tuple[float, int]:
     fine = irfft(spectrum, size * UPSAMPLING)[: lags * UPSAMPLING] * UPSAMPLING
     energy = np.concatenate([[0.0], np.cumsum(np.square(longer, dtype=np.float64))])
     power = energy[len(clip) :] - energy[:lags]
-    scale = np.sqrt(float(np.sum(np.square(clip, dtype=np.float64))) * np.repeat(power, UPSAMPLING))
-    likeness = np.abs(fine) / np.maximum(scale, 1e-3 * scale.max() + 1e-9)
+    loudness = float(np.sum(np.square(clip, dtype=np.float64)))
+    scale = np.sqrt(loudness * np.repeat(power, UPSAMPLING))
+    # what is quieter than half a quantisation step is silence, however it resembles the clip
+    least = 0.5 * np.sqrt(loudness * len(clip))
+    likeness = np.abs(fine) / np.maximum(scale, max(least, 1e-3 * scale.max()) + 1e-9)
     best = int(np.argmax(likeness))
     return min(float(likeness[best]), 1.0), round(best / UPSAMPLING)
 

@@ -1,8 +1,9 @@
 """Decoding: any sound file becomes 8 kHz mono float32, in blocks, in constant memory.
 
 FFmpeg's libraries (through PyAV) decode every format: they are the fastest there is for Ogg Vorbis
-and Opus, on par for the rest, and silent about damage. Decoded frames are queued up to about a second,
-converted once, mixed down to one channel (`fingerprint.downmix`) and resampled by soxr.
+and Opus, on par for the rest, and silent about damage; libsndfile is asked where they refuse a file.
+Decoded frames are queued up to about a second, converted once, mixed down to one channel
+(`fingerprint.downmix`) and resampled by soxr.
 
 Files are hostile territory. The containers that are tried are listed here, nothing that a file names
 is ever opened, and whatever a file holds ends in sound or in one `AudioError`. What a decoder costs
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream as AvAudioStream
     from av.container import InputContainer
     from av.packet import Packet
+    from soundfile import SoundFile
 
 SAMPLE_RATE = 8000  # Hz: the highest band ends below 4 kHz
 
@@ -151,13 +153,22 @@ class AudioStream:
         self.name = name
         self._file = file
         self._limits = limits
-        self._container = resources.enter_context(_open_container(file, name))
-        self._stream = _sound_track(self._container, name)
         self._problem: Exception | None = None
-        self._stated_seconds = _stated_seconds(self._container, self._stream)
+        self._second: SoundFile | None = None
+        self.tags: dict[str, str] = {}
+        try:
+            self._container = resources.enter_context(_open_container(file, name))
+            self._stream = _sound_track(self._container, name)
+            self._stated_seconds = _stated_seconds(self._container, self._stream)
+            self.tags = _tags(self._container, self._stream)
+        except AudioError:
+            self._second = _second_opinion(file)
+            if self._second is None:
+                raise
+            resources.enter_context(self._second)
+            self._stated_seconds = self._second.frames / self._second.samplerate
         if self._stated_seconds > limits.max_seconds:
             raise _too_long(name, limits.max_seconds)
-        self.tags = _tags(self._container, self._stream)
         self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
@@ -227,6 +238,9 @@ class AudioStream:
 
         from fingerprint.downmix import block_length
 
+        if self._second is not None:
+            yield from self._signal_of_second(self._second)
+            return
         shape: tuple[int, int, str] | None = None
         piece = 0
         buffer = np.empty((0, 0), np.float32)
@@ -244,6 +258,24 @@ class AudioStream:
             while fifo.samples >= piece:
                 yield from _read(fifo, piece, buffer)
         yield from _read(fifo, 0, buffer)
+
+    def _signal_of_second(self, sound: "SoundFile") -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """As `_signal`, from libsndfile."""
+        from fingerprint.downmix import block_length
+
+        rate = sound.samplerate
+        piece = _PIECE_BLOCKS * block_length(rate, sound.channels)
+        decoded = False
+        try:
+            while len(samples := sound.read(piece, np.float32, always_2d=True)):
+                decoded = True
+                yield rate, np.ascontiguousarray(samples.T)
+        except RuntimeError as error:  # LibsndfileError: what came before it stands
+            if not decoded:
+                raise AudioError(
+                    "undecodable",
+                    f"{self.name}: no sound can be decoded ({error}); copy or download it again",
+                ) from error
 
     def _frames(self) -> Iterator["AudioFrame"]:
         """Decoded frames; packets that cannot be decoded are left out."""
@@ -336,6 +368,28 @@ def _open_container(file: BinaryIO, name: str) -> "InputContainer":
             f"{name}: is not a sound file that can be read ({_reason(error)}); "
             "if it should be one, copy it again or convert it to FLAC",
         ) from error
+
+
+def _second_opinion(file: BinaryIO) -> "SoundFile | None":
+    """libsndfile's view of a file that libav refuses, if it has one.
+
+    Some Ogg Vorbis files in circulation have headers that only libvorbis takes. Formats that libsndfile
+    would hand to mpg123, which complains on standard error, are not tried.
+    """
+    file.seek(0)
+    if file.read(4) not in (b"OggS", b"fLaC", b"RIFF", b"FORM"):
+        return None
+    file.seek(0)
+    import soundfile
+
+    try:
+        sound = soundfile.SoundFile(file)
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    if RATES[0] <= sound.samplerate <= RATES[1]:
+        return sound
+    sound.close()
+    return None
 
 
 def _sound_track(container: "InputContainer", name: str) -> "AvAudioStream":

@@ -22,6 +22,7 @@ BLOCK = 300  # query steps (30 s) that vote together
 SLACK = 3  # query steps to either side of a candidate's offset that an alignment may use…
 DRIFT = 0.03  # …and more, by this share of what query and recording overlap…
 MOST_SLACK = 40  # …up to these 4 s
+WINDOW = 12  # query steps that one embedding looks at
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,8 @@ def _distinct(found: list[Found]) -> list[Found]:
         start, end = item.query_steps()
         for other in kept:
             other_start, other_end = other.query_steps()
-            shared = min(end, other_end) - max(start, other_start)
-            if other.recording == item.recording and shared >= 0.5 * (end - start):
+            shared = min(end, other_end) - max(start, other_start) + WINDOW
+            if other.recording == item.recording and shared >= 0.5 * (end - start + WINDOW):
                 break
         else:
             kept.append(item)

@@ -10,12 +10,12 @@ lower a sum and related ones raise it, within limits that keep one pair from dec
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
 λ and K are fitted on real unrelated music, whose neighbouring embeddings are anything but
-independent; see TABLE.
+independent: for short and long queries apart, since a stretch in a common style adds up; see TABLE.
 """
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,48 +25,65 @@ from numpy.typing import NDArray
 from fingerprint.encoder import Encoder
 from index.errors import LibraryError
 
-PRICE = 2.0  # standard deviations that a pair must exceed to count for the match
+# Standard deviations that a pair must exceed to count for the match. At 2, stretches in a common style
+# add up and the strongest chance scores grow with the clip's length (98th percentile 10 at 5 s, 23 at
+# 30 s on the tune packages); at 3 they hardly do (4 and 5), and as many clips are found.
+PRICE = 3.0
 HIGHEST = 6.0  # a pair's weight is kept within these
 LOWEST = -2.0
 MATCH = 1e-6  # E-value up to which an answer is a `match`
 REVIEW = 1e-2  # E-value up to which an answer is given at all
 
 
-# λ and log K by encoder, each with the command that fitted it.
+# Embeddings (about three hours) that a library counts as at least. The fits were made on libraries of
+# 26,000; in a handful of works by one hand, chance is no smaller in proportion to their number.
+SMALLEST_LIBRARY = 20_000
+
+# λ and log K by encoder, each with the command that fitted them.
 TABLE = Path(__file__).parent / "calibration.json"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """λ and log K of one encoder's scores on unrelated music."""
+    """λ and log K of one encoder's scores on unrelated music, for some lengths of the query.
 
-    decay: float
-    log_density: float
+    Attributes
+    ----------
+    lengths : query embeddings, ascending [shape=(m,)]
+    decay, log_density : λ and log K for each of them [shape=(m,) each]
+    """
+
+    lengths: tuple[float, ...]
+    decay: tuple[float, ...]
+    log_density: tuple[float, ...]
 
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
         """That of an encoder, by its id. Raises LibraryError if it was never fitted."""
-        entry = json.loads(TABLE.read_text()).get(encoder)
+        entry = json.loads(TABLE.read_text()).get(encoder) if TABLE.is_file() else None
         if entry is None:
             raise LibraryError(
                 f"encoder {encoder} has no calibration; fit one: python -m benchmarks.calibrate --write"
             )
-        return cls(entry["decay"], entry["log_density"])
+        return cls(*(tuple(entry[field.name]) for field in fields(cls)))
 
     def e_value(self, score: float, query_embeddings: int, library_embeddings: int) -> float:
         """Expected number of alignments this strong of an unrelated query with the library."""
-        exponent = self._space(query_embeddings, library_embeddings) - self.decay * score
-        return math.exp(min(exponent, 50.0))
+        decay, space = self._tail(query_embeddings, library_embeddings)
+        return math.exp(min(space - decay * score, 50.0))
 
     def score(self, e_value: float, query_embeddings: int, library_embeddings: int) -> float:
         """The score that has this E-value."""
-        space = self._space(query_embeddings, library_embeddings)
-        return (space - math.log(max(e_value, 1e-300))) / self.decay
+        decay, space = self._tail(query_embeddings, library_embeddings)
+        return (space - math.log(max(e_value, 1e-300))) / decay
 
-    def _space(self, query_embeddings: int, library_embeddings: int) -> float:
-        """log(K n N)."""
-        pairs = max(query_embeddings, 1) * max(library_embeddings, 1)
-        return self.log_density + math.log(pairs)
+    def _tail(self, query_embeddings: int, library_embeddings: int) -> tuple[float, float]:
+        """λ and log(K n N); between the lengths fitted, λ and log K follow the logarithm of n."""
+        n = math.log(max(query_embeddings, 1))
+        at = np.log(self.lengths)
+        log_density = float(np.interp(n, at, self.log_density))
+        decay = float(np.interp(n, at, self.decay))
+        return decay, log_density + n + math.log(max(library_embeddings, SMALLEST_LIBRARY))
 
 
 class Weigher:
