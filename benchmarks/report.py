@@ -1,7 +1,7 @@
 """A run's figures for people: one self-contained page, a summary, and README's table.
 
     python -m benchmarks.report FOLDER      report.html and summary.json of a folder with results.json
-    python -m benchmarks.report README.md   README's table, from the newest full results in results/
+    python -m benchmarks.report README.md   README's table, from the newest results in results/ (full ones first)
 
 README keeps the table between two comments, `<!-- benchmark:begin -->` and `<!-- benchmark:end -->`.
 """
@@ -65,10 +65,11 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def newest(results: Path = RESULTS) -> Path | None:
-    """The latest folder of full results; None if there is none yet."""
+    """The latest folder of full results, while there are none of a sample's; None if there is neither."""
     folders = sorted(file.parent for file in results.glob("*/results.json"))
     full = [folder for folder in folders if load(folder).get("size") == "full"]
-    return full[-1] if full else None
+    found = full or folders
+    return found[-1] if found else None
 
 
 def write(folder: Path) -> None:
@@ -481,7 +482,7 @@ def main(target: Path) -> None:
         readme = target if target.is_file() else target.with_suffix(".md")
         folder = newest()
         if folder is None:
-            raise ReportError(f"{RESULTS}: there are no full results yet; run make benchmark-full")
+            raise ReportError(f"{RESULTS}: there are no results yet; run make benchmark")
         readme.write_text(
             with_table(readme.read_text(encoding="utf-8"), load(folder)), encoding="utf-8"
         )

@@ -441,9 +441,15 @@ def test_the_newest_full_results_count(tmp_path: Path) -> None:
     assert report.newest(tmp_path) == tmp_path / "2026-11-21-a"
 
 
+def test_a_sample_has_to_do_while_there_are_no_full_results(tmp_path: Path) -> None:
+    (tmp_path / "2026-11-22-a").mkdir()
+    (tmp_path / "2026-11-22-a" / "results.json").write_text(json.dumps({"size": "sample"}))
+    assert report.newest(tmp_path) == tmp_path / "2026-11-22-a"
+
+
 def test_readme_says_what_the_newest_results_say() -> None:
     folder = report.newest()
     if folder is None:
-        pytest.skip("no full results yet")
+        pytest.skip("no results yet")
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert report.with_table(readme, report.load(folder)) == readme
