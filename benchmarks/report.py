@@ -1,7 +1,7 @@
 """A run's figures for people: one self-contained page, a summary, and README's table.
 
     python -m benchmarks.report FOLDER      report.html and summary.json of a folder with results.json
-    python -m benchmarks.report README.md   README's table, from the newest results in results/ (full ones first)
+    python -m benchmarks.report README.md   README's table, from the newest results (full ones first)
 
 README keeps the table between two comments, `<!-- benchmark:begin -->` and `<!-- benchmark:end -->`.
 """
