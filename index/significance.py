@@ -26,8 +26,7 @@ from fingerprint.encoder import Encoder
 from index.errors import LibraryError
 
 # Standard deviations that a pair must exceed to count for the match. At 2, stretches in a common style
-# add up and the strongest chance scores grow with the clip's length (98th percentile 10 at 5 s, 23 at
-# 30 s on the tune packages); at 3 they hardly do (4 and 5), and as many clips are found.
+# add up: `python -m benchmarks.calibrate` then shows λ fall far more with the clip's length than at 3.
 PRICE = 3.0
 HIGHEST = 6.0  # a pair's weight is kept within these
 LOWEST = -2.0
