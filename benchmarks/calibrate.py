@@ -1,23 +1,26 @@
 """Fit the chance of scores on music that is not in the library, for `index/calibration.json`.
 
-    python -m benchmarks.calibrate [--clips 500] [--encoder WEIGHTS]
+    python -m benchmarks.calibrate [--clips 500] [--encoder WEIGHTS] [--plain]
 
 Music of the tune packages only. In turn, each quarter of the packages is left out of a library of the
-rest, and clips of it, half of them damaged (with nothing that is in the library), are searched: every
-alignment found is chance. Of each length, the strongest tenth of the best scores S is taken for a tail
-exp(-λ S), whose maximum-likelihood fit is λ = 1 / mean(S - u) above the threshold u and
-K = exceedances / Σ n N exp(-λ u) (Karlin and Altschul's E = K n N exp(-λ S)). Stated and observed numbers
-of chance matches are printed beside it.
+rest, and clips of it, half of them damaged (with nothing that is in the library), are searched, as they are
+and under the whole ladder of hypotheses: every alignment found is chance. Of each length, the strongest tenth
+of the best scores S is taken for a tail exp(-λ S), whose maximum-likelihood fit is λ = 1 / mean(S - u)
+above the threshold u and K = exceedances / Σ n N exp(-λ u) (Karlin and Altschul's E = K n N exp(-λ S)).
+Stated and observed numbers of chance matches are printed beside it.
 """
 
 import argparse
 import io
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -28,11 +31,13 @@ from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
+from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.training.augment import Background, Signal, degrade
 from index.catalogue import Placement, Recording
-from index.search import strongest
+from index.question import Question
+from index.search import everything
 from index.segment import Codes
-from index.significance import TABLE, Calibration, Weigher
+from index.significance import TABLE, Tail, Weigher
 from index.snapshot import Snapshot
 
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
@@ -42,10 +47,11 @@ TAIL = 0.1  # share of the scores that the fit looks at
 
 @dataclass(frozen=True)
 class Null:
-    """Best score of one clip that is not in the library, and the space it was searched in."""
+    """Best scores of one clip that is not in the library, and the space it was searched in."""
 
     length: float
-    score: float
+    unaltered: float  # as it is
+    altered: float  # under the ladder
     query_embeddings: int
     library_embeddings: int
 
@@ -54,8 +60,8 @@ class Null:
         return float(self.query_embeddings) * self.library_embeddings
 
 
-def fit(nulls: list[Null]) -> Calibration:
-    """Maximum-likelihood tails of the strongest scores, length by length.
+def fit(nulls: list[Null], score: Callable[[Null], float]) -> Tail:
+    """Maximum-likelihood tails of the strongest of these scores, length by length.
 
     No length's λ may exceed that of all lengths together: two or three steps' worth of evidence is
     bounded, and the fall of its scores towards the bound says nothing of rarer ones.
@@ -64,9 +70,9 @@ def fit(nulls: list[Null]) -> Calibration:
         [null for null in nulls if null.length == length]
         for length in sorted({null.length for null in nulls})
     ]
-    thresholds = [float(np.quantile([n.score for n in group], 1 - TAIL)) for group in groups]
+    thresholds = [float(np.quantile([score(n) for n in group], 1 - TAIL)) for group in groups]
     excesses = [
-        np.array([null.score - threshold for null in group if null.score > threshold])
+        np.array([score(n) - threshold for n in group if score(n) > threshold])
         for group, threshold in zip(groups, thresholds, strict=True)
     ]
     together = 1 / np.concatenate(excesses).mean()
@@ -75,14 +81,14 @@ def fit(nulls: list[Null]) -> Calibration:
         len(excess) / sum(null.space * np.exp(-d * threshold) for null in group)
         for group, threshold, excess, d in zip(groups, thresholds, excesses, decay, strict=True)
     ]
-    return Calibration(
+    return Tail(
         tuple(float(np.median([null.query_embeddings for null in group])) for group in groups),
         tuple(round(d, 4) for d in decay),
         tuple(round(float(np.log(k)), 3) for k in density),
     )
 
 
-def nulls(encoder: Encoder, clips: int, seed: int) -> Iterator[Null]:
+def nulls(encoder: Encoder, clips: int, seed: int, rungs: Sequence[Hypothesis]) -> Iterator[Null]:
     """Scores of `clips` clips of each length, over all folds."""
     works = [
         (item.package, read_audio(item.audio()))
@@ -118,8 +124,19 @@ def nulls(encoder: Encoder, clips: int, seed: int) -> Iterator[Null]:
                     query = _fingerprint(clip, encoder, QUERY_EVERY)
                 except AudioError:  # a pause in the music
                     continue
-                score = strongest(query, snapshot, weigher)
-                yield Null(length, score, len(query.embeddings), len(snapshot))
+                question = Question(query, snapshot, encoder, weigher)
+                yield Null(length, *_best(question, rungs), *question.size)
+
+
+def _best(question: Question, rungs: Sequence[Hypothesis]) -> tuple[float, float]:
+    """Scores of the best alignments of a query as it is and under the rungs; 0 where there is none."""
+    # nothing is so certain that the ladder would end early
+    found = everything(question, rungs, lambda item: 1 / (1 + item.alignment.score), math.inf)
+    best = [0.0, 0.0]
+    for item in found:
+        under = int(item.hypotheses > 1)
+        best[under] = max(best[under], item.alignment.score)
+    return best[0], best[1]
 
 
 def _any(sounds: list[Signal], rng: np.random.Generator, n: int) -> Signal:
@@ -153,21 +170,16 @@ def _snapshot(works: list[Codes], encoder: Encoder) -> Snapshot:
     return Snapshot(0, placements, {str(i): codes for i, codes in enumerate(works)}, encoder.codec)
 
 
-def report(found: list[Null], calibration: Calibration) -> str:
+def report(found: list[Null], tail: Tail, score: Callable[[Null], float]) -> str:
     """Stated and observed numbers of chance matches, length by length."""
     lines = ["length   clips   decay  log density   observed with E <= 1, 0.1, 0.01 (stated)"]
-    rows = zip(
-        sorted({null.length for null in found}),
-        calibration.decay,
-        calibration.log_density,
-        strict=True,
-    )
+    rows = zip(sorted({null.length for null in found}), tail.decay, tail.log_density, strict=True)
     for length, decay, log_density in rows:
         same = [null for null in found if null.length == length]
-        chances = [
-            calibration.e_value(null.score, null.query_embeddings, null.library_embeddings)
-            for null in same
-        ]
+        chances = []
+        for null in same:
+            steepness, space = tail.at(null.query_embeddings, null.library_embeddings)
+            chances.append(math.exp(space - steepness * score(null)))
         counts = ", ".join(
             f"{sum(c <= e for c in chances)} ({len(same) * (1 - np.exp(-e)):.0f})"
             for e in (1, 0.1, 0.01)
@@ -181,19 +193,23 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="weights; default: those that ship")
     parser.add_argument("--clips", type=int, default=500, help="of each length")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help="without the ladder of hypotheses")
     parser.add_argument("--write", action="store_true", help="enter the fit into the table")
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
-    found = list(nulls(encoder, args.clips, args.seed))
+    found = list(nulls(encoder, args.clips, args.seed, () if args.plain else LADDER))
     if not found:
         sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
-    calibration = fit(found)
-    print(report(found, calibration))
-    entry = {
-        **asdict(calibration),
-        "clips": len(found),
-        "command": f"python -m benchmarks.calibrate --clips {args.clips} --seed {args.seed}",
-    }
+    entry: dict[str, Any] = {"unaltered": None, "altered": None}
+    for name in ("unaltered",) if args.plain else ("unaltered", "altered"):
+        tail = fit(found, attrgetter(name))
+        print(f"{name}\n{report(found, tail, attrgetter(name))}")
+        entry[name] = asdict(tail)
+    plain = " --plain" if args.plain else ""
+    entry["clips"] = len(found)
+    entry["command"] = (
+        f"python -m benchmarks.calibrate --clips {args.clips} --seed {args.seed}{plain}"
+    )
     print(json.dumps({encoder.id: entry}))
     if args.write:
         table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}

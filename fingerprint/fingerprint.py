@@ -1,8 +1,9 @@
 """From a sound file to its fingerprint, and the `.emk` file that a fingerprint travels in.
 
 A reference keeps one embedding per 0.5 s; a query is embedded every 0.1 s, so that some of its
-embeddings always fall on the reference's grid. The file is read, analysed and embedded piece by piece:
-memory grows with the fingerprint, not with the audio, and the pieces leave no trace in the result.
+embeddings always fall on the reference's grid. A query also keeps its band levels, from which it can be
+embedded again under a hypothesis of altered tempo or pitch. The file is read, analysed and embedded piece
+by piece: memory grows with the fingerprint, not with the audio, and the pieces leave no trace in the result.
 """
 
 import json
@@ -20,7 +21,16 @@ from safetensors.numpy import save as save_tensors
 from fingerprint.audio import SAMPLE_RATE, Limits, open_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
-from fingerprint.spectrogram import BANDS, CONTEXT, FFT, FRAME_RATE, HOP, band_levels, normalise
+from fingerprint.spectrogram import (
+    BANDS,
+    CONTEXT,
+    FFT,
+    FRAME_RATE,
+    HOP,
+    SILENCE,
+    band_levels,
+    normalise,
+)
 
 REFERENCE_EVERY = 5  # a reference keeps every fifth embedding: one per 0.5 s
 QUERY_EVERY = 1
@@ -47,6 +57,8 @@ class Fingerprint:
     step : seconds from one embedding to the next
     reach : seconds from the centre of a window to its ends
     embeddings : [shape=(n, dimension)], each of length 1
+    levels : band levels of a query [shape=(frames, BANDS)] as bytes, see `decibels`; None if it keeps
+        none: then it is found only as it is
     tags : title, artist, isrc, label, release_date, where the file carries them
     """
 
@@ -59,10 +71,11 @@ class Fingerprint:
     step: float
     reach: float
     embeddings: NDArray[np.float32]
+    levels: NDArray[np.uint8] | None = None
     tags: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write an `.emk` file: embeddings as signed bytes, the rest as JSON metadata."""
+        """Write an `.emk` file: embeddings as signed bytes, levels, the rest as JSON metadata."""
         metadata = {
             name: json.dumps(getattr(self, name))
             for name in (
@@ -77,7 +90,8 @@ class Fingerprint:
             )
         }
         codes = np.round(self.embeddings * _EMK_SCALE).clip(-127, 127).astype(np.int8)
-        path.write_bytes(save_tensors({"embeddings": codes}, {"earmark": "1", **metadata}))
+        tensors = {"embeddings": codes} | ({} if self.levels is None else {"levels": self.levels})
+        path.write_bytes(save_tensors(tensors, {"earmark": "1", **metadata}))
 
     @classmethod
     def load(cls, data: bytes, name: str) -> "Fingerprint":
@@ -86,13 +100,16 @@ class Fingerprint:
         Raises AudioError("undecodable") for anything that is not a whole, sane fingerprint.
         """
         try:
-            codes = load_tensors(data)["embeddings"]
+            tensors = load_tensors(data)
+            codes, levels = tensors["embeddings"], tensors.get("levels")
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             text = header["__metadata__"]
             if text["earmark"] != "1":
                 raise ValueError(f"version {text['earmark']} is not known here")
             if codes.dtype != np.int8 or codes.ndim != 2:
                 raise ValueError("embeddings of another type")
+            if levels is not None and (levels.dtype != np.uint8 or levels.shape[1:] != (BANDS,)):
+                raise ValueError("levels of another type")
             embeddings = codes.astype(np.float32)
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)
             made = cls(
@@ -105,6 +122,7 @@ class Fingerprint:
                 step=float(_value(text, "step", float)),
                 reach=float(_value(text, "reach", float)),
                 embeddings=embeddings,
+                levels=levels,
             )
             times = (made.duration, made.start, made.step, made.reach)
             if not all(map(np.isfinite, times)) or made.every < 1 or made.step <= 0:
@@ -118,6 +136,17 @@ class Fingerprint:
 
 # Components of a unit vector of 128 dimensions seldom exceed 0.5.
 _EMK_SCALE = 254.0
+_LEVEL_STEP = 0.5  # dB that one unit of a level's byte stands for, from SILENCE up
+
+
+def as_bytes(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Band levels in dB as bytes: half decibels above SILENCE."""
+    return np.round((levels - SILENCE) / _LEVEL_STEP).clip(0, 255).astype(np.uint8)
+
+
+def decibels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Band levels in dB of what `as_bytes` left of them."""
+    return levels.astype(np.float32) * np.float32(_LEVEL_STEP) + np.float32(SILENCE)
 
 
 def _value(text: dict[str, str], key: str, kind: type) -> Any:
@@ -155,9 +184,12 @@ def fingerprint(
     with open_audio(source, limits) as stream:
         label = name or stream.name
         heard = _Heard()
-        frames = _normalised(_levels(stream.blocks(), heard))
-        if every == QUERY_EVERY:
-            frames = _padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
+        pieces = _levels(stream.blocks(), heard)
+        kept: list[NDArray[np.uint8]] = []
+        is_query = every == QUERY_EVERY
+        frames = _normalised(_noted(pieces, kept) if is_query else pieces)
+        if is_query:
+            frames = padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
         embeddings = np.concatenate(
             [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
         )
@@ -170,10 +202,11 @@ def fingerprint(
         sha256=sha256,
         duration=heard.samples / SAMPLE_RATE,
         every=every,
-        start=to_centre - (PADDING / FRAME_RATE if every == QUERY_EVERY else 0),
+        start=to_centre - (PADDING / FRAME_RATE if is_query else 0),
         step=encoder.step * every,
         reach=to_centre,
         embeddings=embeddings,
+        levels=np.concatenate([np.empty((0, BANDS), np.uint8), *kept]) if is_query else None,
         tags=tags,
     )
 
@@ -225,6 +258,15 @@ def _levels(blocks: Iterable[NDArray[np.float32]], heard: _Heard) -> Iterator[ND
         yield analyse()
 
 
+def _noted(
+    pieces: Iterable[NDArray[np.float32]], kept: list[NDArray[np.uint8]]
+) -> Iterator[NDArray[np.float32]]:
+    """Pieces of band levels as they pass, each kept as bytes."""
+    for piece in pieces:
+        kept.append(as_bytes(piece))
+        yield piece
+
+
 def _normalised(pieces: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """Spectrogram of pieces of band levels: each is held back until its surroundings are known."""
     levels = np.empty((0, BANDS), np.float32)
@@ -240,7 +282,7 @@ def _normalised(pieces: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.fl
         yield normalise(levels)[done:]
 
 
-def _padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
+def padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
     """Pieces with PADDING unknown (zero) frames before and after, and at least so many in all."""
     unknown = np.zeros((PADDING, BANDS), np.float32)
     yield unknown

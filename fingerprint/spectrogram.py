@@ -85,15 +85,18 @@ def band_levels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return levels
 
 
-def normalise(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalise(levels: NDArray[np.float32], low: int = 0, high: int = BANDS) -> NDArray[np.float32]:
     """The spectrogram of band levels, in bels around the local mean [shape=(frames, BANDS)].
 
     Frame t is floored `DYNAMIC_RANGE` under the loudest band of frames t - 20 to t + 20 and lowered
     by the mean of all floored bands of those frames. At the ends there are fewer frames to look at.
+    Only bands low to high (excluded) are known: the others are not looked at, and are zero.
     """
-    spectrogram = np.empty_like(levels)
-    if len(levels):
-        _normalise(levels, spectrogram)
+    spectrogram = np.zeros_like(levels)
+    if len(levels) and low < high:
+        known = np.zeros(BANDS, np.float32)
+        known[low:high] = 1
+        _normalise(levels, known, spectrogram)
     return spectrogram
 
 
@@ -213,15 +216,21 @@ def _band_levels(samples, window, twiddle_re, twiddle_im, first, starts, weights
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _normalise(levels, spectrogram):
-    """Fill spectrogram: floor, then subtract the mean of the surroundings."""
+def _normalise(levels, known, spectrogram):
+    """Fill spectrogram: floor, then subtract the mean of the surroundings; 0 where known is 0.
+
+    Loops are over all bands, so that their sums are made in one order whatever the piece.
+    """
     frames = levels.shape[0]
     loudest = np.empty(frames, np.float32)
     for t in range(frames):
-        peak = levels[t, 0]
-        for b in range(1, BANDS):
-            peak = max(peak, levels[t, b])
+        peak = np.float32(SILENCE)
+        for b in range(BANDS):
+            peak = max(peak, levels[t, b] if known[b] > 0 else np.float32(SILENCE))
         loudest[t] = peak
+    bands = np.float32(0.0)
+    for b in range(BANDS):
+        bands += known[b]
     mean = np.empty(frames, np.float32)
     for t in range(frames):
         floor = loudest[t]
@@ -232,8 +241,8 @@ def _normalise(levels, spectrogram):
         for b in range(BANDS):
             value = max(levels[t, b], floor)
             spectrogram[t, b] = value
-            total += value
-        mean[t] = total / np.float32(BANDS)
+            total += value * known[b]
+        mean[t] = total / bands
     scale = np.float32(1.0 / DB_PER_UNIT)
     for t in range(frames):
         first = max(0, t - SURROUNDINGS)
@@ -243,4 +252,4 @@ def _normalise(levels, spectrogram):
             total += mean[near]
         total /= np.float32(end - first)
         for b in range(BANDS):
-            spectrogram[t, b] = (spectrogram[t, b] - total) * scale
+            spectrogram[t, b] = (spectrogram[t, b] - total) * scale * known[b]

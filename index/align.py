@@ -8,11 +8,16 @@ which follows a tempo that is a little off. A line through the path, weighted by
 then gives offset and tempo more finely than a step.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.view import View
+from index.question import Question
 
 CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
 # Query steps, squared and weighted, that a changing offset must explain better than a constant one
@@ -23,6 +28,10 @@ CREEP_DOUBT = 150.0
 # Score lost on the way, from the highest so far, at which a stretch ends and what follows is another:
 # six reference steps (3 s) of unrelated sound.
 INTERRUPTION = 12.0
+
+SLACK = 3  # query steps to either side of a candidate's offset that an alignment may use…
+DRIFT = 0.03  # …and more, by this share of what query and recording overlap…
+MOST_SLACK = 40  # …up to these 4 s
 
 
 class Alignment(NamedTuple):
@@ -40,6 +49,79 @@ class Alignment(NamedTuple):
     offset: float
     creep: float
     stretches: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An alignment of a view of the query with a recording (its index in the snapshot).
+
+    `hypotheses` is how many were tried before this one was believed.
+    """
+
+    recording: int
+    alignment: Alignment
+    view: View
+    hypotheses: int = 1
+
+    def query_step(self, step: float) -> float:
+        """Step of the view under a reference step."""
+        along = step - (self.alignment.first + self.alignment.last) / 2
+        return REFERENCE_EVERY * step - self.alignment.offset - self.alignment.creep * along
+
+    def query_steps(self) -> tuple[float, float]:
+        """Steps of the view under the alignment's first and last reference step."""
+        return self.query_step(self.alignment.first), self.query_step(self.alignment.last)
+
+    def query_seconds(self) -> tuple[float, float]:
+        """Beginning and end, in the query, of what the alignment's embeddings look at."""
+        first, last = self.query_steps()
+        return self.view.at(first) - self.view.reach, self.view.at(last) + self.view.reach
+
+    @property
+    def tempo(self) -> float:
+        """Reference seconds that pass per query second."""
+        return (
+            self.view.hypothesis.tempo * REFERENCE_EVERY / (REFERENCE_EVERY - self.alignment.creep)
+        )
+
+
+def align_near(
+    question: Question, view: View, recording: int, offset: int, least: float = 0.0
+) -> list[Found]:
+    """The alignments near one offset that score at least so much, wherever the two overlap there."""
+    embeddings, snapshot = view.embeddings, question.snapshot
+    first = max(0, -(-offset // REFERENCE_EVERY))
+    end = min(snapshot.length(recording), (offset + len(embeddings) - 1) // REFERENCE_EVERY + 1)
+    slack = min(MOST_SLACK, SLACK + int(DRIFT * REFERENCE_EVERY * max(0, end - first)))
+    # reference steps that only other offsets of the band put under the query
+    first = max(0, first - slack // REFERENCE_EVERY - 1)
+    end = min(snapshot.length(recording), end + slack // REFERENCE_EVERY + 1)
+    if end <= first:
+        return []
+    reference = snapshot.embeddings(recording, first, end)
+    low = offset - slack - REFERENCE_EVERY * first
+    # only the query steps that the band touches
+    begin = max(0, -(low + 2 * slack))
+    stop = max(begin, REFERENCE_EVERY * (end - first) - low)
+    banded = question.weigher.band(
+        embeddings[begin:stop], reference, low + begin, 2 * slack + 1, REFERENCE_EVERY
+    )
+    found = []
+    while (alignment := align(banded, low)) is not None and alignment.score >= least:
+        found.append(
+            Found(
+                recording,
+                alignment._replace(
+                    first=alignment.first + first,
+                    last=alignment.last + first,
+                    offset=alignment.offset + REFERENCE_EVERY * first,
+                    stretches=tuple((a + first, b + first) for a, b in alignment.stretches),
+                ),
+                view,
+            )
+        )
+        banded[alignment.first : alignment.last + 1] = np.nan
+    return found
 
 
 def align(banded: NDArray[np.float32], low: int) -> Alignment | None:

@@ -27,6 +27,7 @@ from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import catalogue, segment
 from index.catalogue import RIGHTS, Metadata, Placement, Recording
 from index.errors import LibraryError, LibraryLocked
+from index.question import Question
 from index.search import Match, search
 from index.segment import Codes
 from index.significance import REVIEW, Calibration, Weigher
@@ -120,7 +121,8 @@ class Library:
                 f"{fingerprint.encoder}, the library by {self.encoder.id}; make it anew"
             )
         snapshot = self.refresh()
-        matches = search(fingerprint, snapshot, self._weigher, self._calibration, max_e_value)
+        question = Question(fingerprint, snapshot, self.encoder, self._weigher)
+        matches = search(question, self._calibration, max_e_value)
         return matches, snapshot
 
     def recordings(

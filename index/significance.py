@@ -11,6 +11,8 @@ Chance of an alignment. The largest sum S over a search space of n query embeddi
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
 λ and K are fitted on real unrelated music, whose neighbouring embeddings are anything but
 independent: for short and long queries apart, since a stretch in a common style adds up; see TABLE.
+Under the ladder of hypotheses the best of many looks counts, so that has a fit of its own, whose K is that of
+all rungs; of a part of them chance has that part.
 """
 
 import json
@@ -23,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.encoder import Encoder
+from fingerprint.hypotheses import LADDER
 from index.errors import LibraryError
 
 # Standard deviations that a pair must exceed to count for the match. At 2, stretches in a common style
@@ -43,8 +46,8 @@ TABLE = Path(__file__).parent / "calibration.json"
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """λ and log K of one encoder's scores on unrelated music, for some lengths of the query.
+class Tail:
+    """λ and log K of scores on unrelated music, for some lengths of the query.
 
     Attributes
     ----------
@@ -56,6 +59,28 @@ class Calibration:
     decay: tuple[float, ...]
     log_density: tuple[float, ...]
 
+    def at(self, query_embeddings: int, library_embeddings: int) -> tuple[float, float]:
+        """λ and log(K n N); between the lengths fitted, λ and log K follow the logarithm of n."""
+        n = math.log(max(query_embeddings, 1))
+        at = np.log(self.lengths)
+        log_density = float(np.interp(n, at, self.log_density))
+        decay = float(np.interp(n, at, self.decay))
+        return decay, log_density + n + math.log(max(library_embeddings, SMALLEST_LIBRARY))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How one encoder's scores are distributed on unrelated music.
+
+    Attributes
+    ----------
+    unaltered : of queries as they are
+    altered : of queries under the whole ladder of hypotheses; None if that was never fitted
+    """
+
+    unaltered: Tail
+    altered: Tail | None
+
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
         """That of an encoder, by its id. Raises LibraryError if it was never fitted."""
@@ -64,25 +89,29 @@ class Calibration:
             raise LibraryError(
                 f"encoder {encoder} has no calibration; fit one: python -m benchmarks.calibrate --write"
             )
-        return cls(*(tuple(entry[field.name]) for field in fields(cls)))
+        altered = entry["altered"]
+        return cls(_tail(entry["unaltered"]), _tail(altered) if altered else None)
 
-    def e_value(self, score: float, query_embeddings: int, library_embeddings: int) -> float:
-        """Expected number of alignments this strong of an unrelated query with the library."""
-        decay, space = self._tail(query_embeddings, library_embeddings)
-        return math.exp(min(space - decay * score, 50.0))
+    def e_value(
+        self, score: float, query_embeddings: int, library_embeddings: int, hypotheses: int = 1
+    ) -> float:
+        """Expected number of alignments this strong of an unrelated query with the library.
 
-    def score(self, e_value: float, query_embeddings: int, library_embeddings: int) -> float:
-        """The score that has this E-value."""
-        decay, space = self._tail(query_embeddings, library_embeddings)
-        return (space - math.log(max(e_value, 1e-300))) / decay
+        hypotheses : how many were tried on the query; 1 is the query as it is
 
-    def _tail(self, query_embeddings: int, library_embeddings: int) -> tuple[float, float]:
-        """λ and log(K n N); between the lengths fitted, λ and log K follow the logarithm of n."""
-        n = math.log(max(query_embeddings, 1))
-        at = np.log(self.lengths)
-        log_density = float(np.interp(n, at, self.log_density))
-        decay = float(np.interp(n, at, self.decay))
-        return decay, log_density + n + math.log(max(library_embeddings, SMALLEST_LIBRARY))
+        Raises ValueError for more than one if the ladder was never fitted.
+        """
+        tail, tried = self.unaltered, 1.0
+        if hypotheses > 1:
+            if self.altered is None:
+                raise ValueError("this encoder's scores under the ladder were never fitted")
+            tail, tried = self.altered, (hypotheses - 1) / len(LADDER)
+        decay, space = tail.at(query_embeddings, library_embeddings)
+        return math.exp(min(space + math.log(tried) - decay * score, 50.0))
+
+
+def _tail(entry: dict[str, list[float]]) -> Tail:
+    return Tail(*(tuple(entry[field.name]) for field in fields(Tail)))
 
 
 class Weigher:

@@ -15,10 +15,6 @@ from fingerprint.codec import Codec
 from index.catalogue import Placement
 from index.segment import Codes, concatenate
 
-# Embeddings compared with each query embedding in a small library: all of them. A larger one is
-# searched in the lists nearest to the query that hold about as many.
-COMPARED = 200_000
-
 
 class Snapshot:
     """Recordings and codes as of one revision; immutable, shared by threads."""
@@ -46,11 +42,12 @@ class Snapshot:
         return len(self.codes)
 
     def nearest(
-        self, embeddings: NDArray[np.float32], count: int
+        self, embeddings: NDArray[np.float32], count: int, probes: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Similarities and numbers [shape=(n, count)] of the nearest stored embeddings; -1: none."""
-        lists = len(self._codec.coarse)
-        probes = int(np.ceil(lists * min(1.0, COMPARED / max(1, len(self)))))
+        """Similarities and numbers [shape=(n, count)] of the nearest stored embeddings; -1: none.
+
+        Each is compared with those in the `probes` lists whose centroids are nearest to it.
+        """
         parameters = faiss.SearchParametersIVF()
         parameters.nprobe = probes
         return self._index.search(np.ascontiguousarray(embeddings), count, params=parameters)

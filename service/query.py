@@ -19,6 +19,7 @@ from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
+from fingerprint.spectrogram import BANDS, FRAME_RATE
 from index.library import Library
 from index.search import Match as Found
 from index.snapshot import Snapshot
@@ -135,6 +136,10 @@ def load_fingerprint(data: bytes, name: str, encoder: Encoder, limits: Limits) -
         and made.duration >= 0
         and abs(len(made.embeddings) * made.step - made.duration) < _MOST_PADDING
         and max(abs(made.start), abs(made.reach)) < _MOST_PADDING
+        and (
+            made.levels is None
+            or abs(len(made.levels) / FRAME_RATE - made.duration) < _MOST_PADDING
+        )
         and re.fullmatch("[0-9a-f]{64}", made.sha256)
     )
     if not sane:
@@ -146,7 +151,9 @@ def load_fingerprint(data: bytes, name: str, encoder: Encoder, limits: Limits) -
 
 def most_fingerprint_bytes(encoder: Encoder, limits: Limits) -> int:
     """What the fingerprint of the longest audio that is taken can take up, in bytes."""
-    return int(limits.max_seconds / encoder.step + 1) * encoder.dimension + _FINGERPRINT_REST
+    embeddings = int(limits.max_seconds / encoder.step + 1) * encoder.dimension
+    levels = int(limits.max_seconds * FRAME_RATE + 1) * BANDS
+    return embeddings + levels + _FINGERPRINT_REST
 
 
 def answer(

@@ -13,7 +13,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE
-from fingerprint.spectrogram import BANDS
+from fingerprint.hypotheses import resampled
+from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE, normalise
 
 Signal = NDArray[np.float32]
 
@@ -135,25 +136,19 @@ def degrade(rng: Generator, x: Signal, background: Background) -> Signal:
     return np.ascontiguousarray(x * np.float32(0.1 / _level(x)))
 
 
-def warp(
-    rng: Generator, spectrogram: NDArray[np.float32], position: float, frames: int
-) -> NDArray[np.float32]:
-    """`frames` frames centred on `position`, of slightly other tempo and pitch than they were.
+def warp(rng: Generator, levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Spectrogram of band levels that a rung of the ladder nearly restored, and its tempo.
 
-    Tempo within 12 % and pitch within 0.6 semitone, so that the ladder of hypotheses can be coarse.
-    Bands shifted in from outside the picture are zero: unknown. So are frames before its start and
-    after its end.
+    What a hypothesis leaves: tempo within 12 % and pitch within 0.6 semitone, and at times the bands
+    at one edge unknown, up to an octave of them. Frame t of the levels is at t * tempo.
     """
-    tempo = np.exp(rng.uniform(-0.12, 0.12)) if rng.random() < 0.6 else 1.0
-    bands = rng.uniform(-1.2, 1.2) if rng.random() < 0.6 else 0.0
-    t = position + (np.arange(frames) - (frames - 1) / 2) * tempo
-    b = np.arange(BANDS) - bands
-    left = np.clip(np.floor(t).astype(int), 0, len(spectrogram) - 2)
-    u = (t - left).astype(np.float32)[:, None]
-    picture = spectrogram[left] * (1 - u) + spectrogram[left + 1] * u
-    low = np.clip(np.floor(b).astype(int), 0, BANDS - 2)
-    v = (b - low).astype(np.float32)
-    picture = picture[:, low] * (1 - v) + picture[:, low + 1] * v
-    picture[:, (b < 0) | (b > BANDS - 1)] = 0
-    picture[(t < 0) | (t > len(spectrogram) - 1)] = 0
-    return picture
+    tempo = float(np.exp(rng.uniform(-0.12, 0.12))) if rng.random() < 0.6 else 1.0
+    bands = float(rng.uniform(-1.2, 1.2)) if rng.random() < 0.6 else 0.0
+    picture, low, high = resampled(levels, tempo, bands)
+    if rng.random() < 0.3:
+        unknown = int(rng.integers(1, BANDS_PER_OCTAVE + 1))
+        if rng.random() < 0.5:
+            low = max(low, unknown)
+        else:
+            high = min(high, BANDS - unknown)
+    return normalise(picture, low, high), tempo

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE, Limits, read_audio
 from fingerprint.errors import AudioError
-from fingerprint.spectrogram import BANDS, spectrogram
+from fingerprint.spectrogram import BANDS, band_levels, spectrogram
 from fingerprint.training.augment import Background, Signal, degrade, warp
 
 MUSIC = ("music", "rendered-module", "rendered-midi")
@@ -163,7 +163,7 @@ class Corpus:
             if len(y) < n:
                 y = _samples(music[start + shift : start + shift + n])
             original = spectrogram(x)
-            changed = spectrogram(degrade(rng, y, self.background))
+            changed, tempo = warp(rng, band_levels(degrade(rng, y, self.background)))
             # centres in disjoint parts, up to the ends, where the surroundings are cut off
             half = (frames - 1) / 2
             room = (len(original) - 1 - 2 * half) / WINDOWS
@@ -172,8 +172,7 @@ class Corpus:
                 first = round(centre - half)
                 i = s * WINDOWS + w
                 clean[i] = original[first : first + frames]
-                # a window that reaches past a clip's end finds nothing there
-                picture = warp(rng, changed, first + half, frames)
+                picture = _window(changed, round((first + half) * tempo - half), frames)
                 if rng.random() < 0.1:
                     missing = int(rng.integers(1, 16))
                     picture[slice(0, missing) if rng.random() < 0.5 else slice(-missing, None)] = 0
@@ -181,6 +180,13 @@ class Corpus:
         flat = clean.reshape(pairs, -1)
         flat = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
         return Batch(clean, degraded, flat @ flat.T > ALIKE)
+
+
+def _window(picture: NDArray[np.float32], first: int, frames: int) -> NDArray[np.float32]:
+    """Frames first to first + frames; what reaches past a clip's ends finds nothing there."""
+    inside = picture[max(first, 0) : max(first + frames, 0)]
+    before = min(max(-first, 0), frames - len(inside))
+    return np.pad(inside, ((before, frames - before - len(inside)), (0, 0)))
 
 
 def through_codec(samples: NDArray[np.int16], codec: tuple[str, str, int, int]) -> Signal:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from fingerprint.encoder import Layer
+
 # (channels out, kernel and stride over time, kernel and stride over frequency); time is not padded,
 # frequency is padded by one on both sides where its kernel is 3. The last layer takes all bands left.
 LAYERS = (
@@ -45,6 +47,29 @@ class Encoder(nn.Module):
         x = self.layers(windows.unsqueeze(1).contiguous(memory_format=torch.channels_last))
         x = self.project(x.flatten(2).mean(2))
         return nn.functional.normalize(x.float(), dim=1)
+
+
+def start_from(model: Encoder, layers: list[Layer]) -> None:
+    """Give a model the weights of a shipped encoder.
+
+    Its normalisation is already in them, so the model's does nothing, and is kept from moving.
+    Raises ValueError if the layers are another model's.
+    """
+    convolutions = [module for module in model.layers if isinstance(module, nn.Conv2d)]
+    norms = [module for module in model.layers if isinstance(module, nn.BatchNorm2d)]
+    *convolved, projected = layers
+    if [len(layer.bias) for layer in layers] != [out for out, *_ in LAYERS] + [DIMENSION]:
+        raise ValueError("the weights to start from are of another shape than the model")
+    with torch.no_grad():
+        for convolution, norm, layer in zip(convolutions, norms, convolved, strict=True):
+            out, inputs, time, band = convolution.weight.shape
+            weight = torch.from_numpy(layer.weight).reshape(time, band, inputs, out)
+            convolution.weight.copy_(weight.permute(3, 2, 0, 1))
+            norm.running_var.fill_(1 - norm.eps)
+            norm.bias.copy_(torch.from_numpy(layer.bias))
+            norm.eval()
+        model.project.weight.copy_(torch.from_numpy(projected.weight).T)
+        model.project.bias.copy_(torch.from_numpy(projected.bias))
 
 
 def window_frames() -> int:

@@ -1,0 +1,81 @@
+"""A query as it looks under one hypothesis: embeddings on the recording's time scale, and when they are.
+
+Embedding i of a view looks at `window` frames of the restored spectrogram. Frame t of that is the query's
+frame t / tempo, so the view's embeddings lie 0.1 / tempo seconds of the query apart.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.audio import SAMPLE_RATE
+from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import (
+    PADDING,
+    QUERY_EVERY,
+    REFERENCE_EVERY,
+    Fingerprint,
+    decibels,
+    padded,
+)
+from fingerprint.hypotheses import UNALTERED, Hypothesis, restore
+from fingerprint.spectrogram import FFT, FRAME_RATE
+
+
+class View(NamedTuple):
+    """A query, or a part of it, under a hypothesis; times in seconds of the query.
+
+    Attributes
+    ----------
+    hypothesis : Hypothesis
+    embeddings : [shape=(n, dimension)]
+    start : centre of the first embedding's window
+    step : from one embedding to the next
+    reach : from the centre of a window to its ends
+    """
+
+    hypothesis: Hypothesis
+    embeddings: NDArray[np.float32]
+    start: float
+    step: float
+    reach: float
+
+    def at(self, step: float) -> float:
+        """Centre of the window of an embedding, also between two."""
+        return self.start + step * self.step
+
+
+def unaltered(fingerprint: Fingerprint) -> View:
+    """The query as it is."""
+    return View(
+        UNALTERED, fingerprint.embeddings, fingerprint.start, fingerprint.step, fingerprint.reach
+    )
+
+
+def under(
+    hypothesis: Hypothesis,
+    fingerprint: Fingerprint,
+    encoder: Encoder,
+    *,
+    first: int = 0,
+    end: int | None = None,
+    every: int = QUERY_EVERY,
+) -> View:
+    """Frames first to end of a query's levels under a hypothesis, embedded every `every` steps.
+
+    Raises ValueError if the fingerprint keeps no levels.
+    """
+    if fingerprint.levels is None:
+        raise ValueError(f"{fingerprint.source}: this fingerprint keeps no levels")
+    restored = restore(decibels(fingerprint.levels[first:end]), hypothesis)
+    least = encoder.window + (REFERENCE_EVERY - 1) * encoder.hop
+    embeddings = encoder.embed(np.concatenate(list(padded([restored], least))), every)
+    middle = (encoder.window - 1) / 2 - PADDING
+    return View(
+        hypothesis,
+        embeddings,
+        (first + middle / hypothesis.tempo) / FRAME_RATE + FFT / 2 / SAMPLE_RATE,
+        encoder.step * every / hypothesis.tempo,
+        (encoder.window - 1) / 2 / FRAME_RATE / hypothesis.tempo + FFT / 2 / SAMPLE_RATE,
+    )

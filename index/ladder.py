@@ -1,0 +1,108 @@
+"""Altered copies: excerpts of a query under the ladder of hypotheses of tempo and pitch.
+
+An excerpt is screened under every rung: embedded coarsely, its neighbours voting along several slopes. The
+candidates of most votes, over all rungs so far, are aligned like those of an unaltered query, under the
+rung's hypothesis with the slope made part of it. The ladder ends with the first answer that chance does not
+explain; `index.refine` then finds its tempo and pitch between the rungs, and what surrounds the excerpt.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from fingerprint.fingerprint import Fingerprint
+from fingerprint.hypotheses import Hypothesis
+from index.align import Found, align_near
+from index.question import Question
+from index.votes import Candidate, candidates
+
+SCREEN_EVERY = 2  # query steps from one embedding to the next in screening
+NEIGHBOURS = 20  # stored embeddings that vote for each of the excerpt's
+PROBES = 32  # of the index's 1,024 lists: hold 75 to 97 % of what is sought on the right rung
+SLOPES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.13)
+KEPT = 4  # candidates kept of one rung
+AT_ONCE = 16  # rungs screened before candidates are looked at
+EAGER = 3  # candidates aligned then, before the ladder goes on
+LAST = 12  # candidates aligned when it has ended
+PART = 10.0  # s of a query of which…
+LONGEST = 6.0  # …at most this much is looked at under the ladder
+
+# Hypotheses are looked at side by side: kernels, BLAS and FAISS all let go of the interpreter.
+POOL = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "ladder")
+
+
+class Excerpt(NamedTuple):
+    """A part of the query, in seconds."""
+
+    start: float
+    end: float
+
+    def is_mostly_in(self, found: Found) -> bool:
+        """Whether an alignment explains at least half of it."""
+        start, end = found.query_seconds()
+        return min(end, self.end) - max(start, self.start) >= 0.5 * (self.end - self.start)
+
+
+def excerpts(fingerprint: Fingerprint) -> list[Excerpt]:
+    """What of the query is looked at: the middle of each of its equal parts of at most PART seconds."""
+    parts = max(1, math.ceil(fingerprint.duration / PART))
+    length = fingerprint.duration / parts
+    reach = min(length, LONGEST) / 2
+    return [
+        Excerpt((part + 0.5) * length - reach, (part + 0.5) * length + reach)
+        for part in range(parts)
+    ]
+
+
+def climb(
+    question: Question,
+    excerpt: Excerpt,
+    rungs: Sequence[Hypothesis],
+    certain: Callable[[Found], bool],
+) -> list[Found]:
+    """Alignments of an excerpt under these rungs, up to the first that is certain."""
+    found: list[Found] = []
+    waiting: list[tuple[Candidate, Hypothesis]] = []
+    for first in range(0, len(rungs), AT_ONCE):
+        batch = rungs[first : first + AT_ONCE]
+        tried = 1 + first + len(batch)
+        for promising in POOL.map(partial(_screen, question, excerpt), batch):
+            waiting += promising
+        waiting.sort(key=lambda pair: -pair[0].votes)
+        count = EAGER if first + len(batch) < len(rungs) else LAST
+        chosen, waiting = waiting[:count], waiting[count:]
+        for several in POOL.map(partial(_align, question, excerpt, tried), chosen):
+            found += several
+        if any(map(certain, found)):
+            break
+    return found
+
+
+def _screen(
+    question: Question, excerpt: Excerpt, rung: Hypothesis
+) -> list[tuple[Candidate, Hypothesis]]:
+    """The candidates of most votes under one rung, each with the rung along its slope."""
+    found = candidates(
+        question.view(rung, *excerpt, every=SCREEN_EVERY).embeddings,
+        SCREEN_EVERY,
+        question,
+        neighbours=NEIGHBOURS,
+        probes=PROBES,
+        slopes=SLOPES,
+        most=KEPT,
+    )
+    return [(one, Hypothesis(rung.tempo * one.slope, rung.pitch)) for one in found]
+
+
+def _align(
+    question: Question, excerpt: Excerpt, tried: int, pair: tuple[Candidate, Hypothesis]
+) -> list[Found]:
+    """The best alignment near a candidate."""
+    candidate, hypothesis = pair
+    view = question.view(hypothesis, *excerpt)
+    found = align_near(question, view, candidate.recording, candidate.offset)
+    return [replace(best, hypotheses=tried) for best in found[:1]]

@@ -1,0 +1,117 @@
+"""Tempo and pitch of a match, finer than the rungs of the ladder.
+
+The aligned embeddings are most like the reference's under the true hypothesis. A parabola through their
+likeness at the tempo assumed and at one on either side finds the tempo, another one the pitch; the query is
+aligned anew under these, so that the score too is that of the undone alteration, and the next round looks
+closer. What is then left of the tempo's error is the slope of the line through the alignment.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.hypotheses import UNALTERED, Hypothesis
+from index.align import Found, align_near
+from index.ladder import POOL
+from index.question import Question
+
+# Semitones, and share of the tempo, at each side of what is assumed, round by round.
+ROUNDS = ((0.35, 0.04), (0.2, 0.02), (0.15, 0.015))
+SLOPE_ROUNDS = 2
+FINE_PITCH = 0.04  # semitones, and…
+FINE_TEMPO = 0.002  # …share of the tempo, below which a change is none
+LONGEST = 20.0  # s of the query that are looked at for it…
+MARGIN = 2.0  # …and at each side of them, for the surroundings of the spectrogram
+AROUND = 120.0  # s at each side of an alignment to which a refined one may grow
+
+
+def refined(found: Found, question: Question) -> Found:
+    """The same match under the hypothesis that explains it best, extended to its surroundings.
+
+    It is the one given if no other scores as much.
+    """
+    best = found
+    for pitch_reach, tempo_reach in ROUNDS:
+        before = best.view.hypothesis
+        better = _peak(best, pitch_reach, tempo_reach, question)
+        if (
+            abs(better.pitch - before.pitch) < FINE_PITCH
+            and abs(better.tempo / before.tempo - 1) < FINE_TEMPO
+        ):
+            break
+        again = _realigned(best, better, LONGEST, question)
+        if again is None:
+            break
+        best = again
+    for _ in range(SLOPE_ROUNDS):
+        if abs(best.tempo / best.view.hypothesis.tempo - 1) < FINE_TEMPO:
+            break
+        straight = Hypothesis(best.tempo, best.view.hypothesis.pitch)
+        best = _realigned(best, straight, LONGEST, question) or best
+    if best is found and found.view.hypothesis == UNALTERED:
+        return found
+    grown = _realigned(best, best.view.hypothesis, AROUND, question)
+    return max(found, best, grown or best, key=lambda item: item.alignment.score)
+
+
+def _peak(found: Found, pitch_reach: float, tempo_reach: float, question: Question) -> Hypothesis:
+    """The hypothesis near that of an alignment under which it is most like the reference."""
+    tempo, pitch = found.tempo, found.view.hypothesis.pitch
+    here, lower, higher, slower, faster = POOL.map(
+        lambda hypothesis: _likeness(found, hypothesis, question),
+        (
+            Hypothesis(tempo, pitch),
+            Hypothesis(tempo, pitch - pitch_reach),
+            Hypothesis(tempo, pitch + pitch_reach),
+            Hypothesis(tempo * (1 - tempo_reach), pitch),
+            Hypothesis(tempo * (1 + tempo_reach), pitch),
+        ),
+    )
+    return Hypothesis(
+        tempo * (1 + tempo_reach * _vertex(slower, here, faster)),
+        pitch + pitch_reach * _vertex(lower, here, higher),
+    )
+
+
+def _vertex(left: float, here: float, right: float) -> float:
+    """Where a parabola through values at -1, 0 and 1 is highest, at most 1 away."""
+    curvature = left - 2 * here + right
+    if curvature >= 0:
+        return float(np.sign(right - left))
+    return float(np.clip(0.5 * (left - right) / curvature, -1, 1))
+
+
+def _likeness(found: Found, hypothesis: Hypothesis, question: Question) -> float:
+    """Mean similarity of the aligned embeddings to the reference, under a hypothesis.
+
+    Another tempo than the alignment's turns its line about its middle.
+    """
+    steps = np.arange(found.alignment.first, found.alignment.last + 1)
+    times = np.array([found.view.at(found.query_step(float(step))) for step in steps])
+    near = np.abs(times - times.mean()) <= LONGEST / 2
+    steps, times = steps[near], times[near]
+    times = times.mean() + (times - times.mean()) * found.tempo / hypothesis.tempo
+    view = question.view(hypothesis, times[0] - MARGIN, times[-1] + MARGIN)
+    at = np.round((times - view.start) / view.step).astype(int)
+    inside = (at >= 0) & (at < len(view.embeddings))
+    steps, at = steps[inside], at[inside]
+    if not len(steps):
+        return -1.0
+    reference = question.snapshot.embeddings(found.recording, int(steps[0]), int(steps[-1]) + 1)
+    return float(np.mean(np.sum(view.embeddings[at] * reference[steps - steps[0]], axis=1)))
+
+
+def _realigned(
+    found: Found, hypothesis: Hypothesis, more: float, question: Question
+) -> Found | None:
+    """The alignment near a known one, under another hypothesis, of the query around it."""
+    start, end = found.query_seconds()
+    view = question.view(hypothesis, start - more, end + more)
+    middle = (found.alignment.first + found.alignment.last) / 2
+    step = (found.view.at(found.query_step(middle)) - view.start) / view.step
+    offset = round(REFERENCE_EVERY * middle - step)
+    again = align_near(question, view, found.recording, offset)
+    if not again:
+        return None
+    return replace(again[0], hypotheses=found.hypotheses)

@@ -1,0 +1,106 @@
+"""Candidates: recordings and offsets for which a query's nearest neighbours vote.
+
+Each stored embedding that is near a query's embedding votes, with what their similarity says, for its
+recording at the offset between the two. A slope lets votes of a query whose tempo is a little off fall
+together.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from fingerprint.fingerprint import REFERENCE_EVERY
+from index.question import Question
+
+
+class Candidate(NamedTuple):
+    """A recording (its index in the snapshot) at an offset.
+
+    Query step i lies over the reference's time offset + slope * i, in query steps.
+    """
+
+    votes: float
+    recording: int
+    offset: int
+    slope: float
+
+
+def candidates(
+    embeddings: NDArray[np.float32],
+    every: int,
+    question: Question,
+    *,
+    neighbours: int,
+    probes: int,
+    slopes: tuple[float, ...] = (1.0,),
+    most: int,
+) -> list[Candidate]:
+    """The candidates of most votes, best first.
+
+    embeddings [shape=(n, d)] lie `every` query steps apart; each has `neighbours` voters, from
+    the `probes` lists of the index that are nearest to it.
+    """
+    similarity, numbers = question.snapshot.nearest(embeddings, neighbours, probes)
+    mean, deviation = question.weigher.standard(embeddings)
+    valid = numbers >= 0
+    step = np.broadcast_to(np.arange(len(embeddings))[:, None], numbers.shape)[valid]
+    weight = np.maximum((similarity[valid] - mean[step]) / deviation[step], 0)
+    recording = question.snapshot.owner(numbers[valid])
+    at = REFERENCE_EVERY * (numbers[valid] - question.snapshot.starts[recording])
+    found: list[Candidate] = []
+    for slope in slopes:
+        offset = at - np.round(slope * every * step).astype(np.int64)
+        found += [Candidate(v, r, o, slope) for v, r, o in _vote(recording, offset, weight, most)]
+    return sorted(found, key=lambda candidate: -candidate.votes)[:most]
+
+
+def _vote(
+    recording: NDArray[np.int64], offset: NDArray[np.int64], weight: NDArray[np.float32], most: int
+) -> list[tuple[float, int, int]]:
+    """The (votes, recording, offset) of most votes, at most `most`, best first."""
+    if not len(recording):
+        return []
+    lowest = offset.min()
+    width = offset.max() - lowest + 4  # so that recordings do not touch
+    key = recording * width + (offset - lowest + 1)
+    order = np.argsort(key, kind="stable")
+    keys, votes = _tally(key[order], weight[order])
+    best = np.argsort(-votes, kind="stable")[:most]
+    return [
+        (float(votes[i]), int(keys[i] // width), int(keys[i] % width + lowest - 1)) for i in best
+    ]
+
+
+@njit(cache=True, nogil=True)
+def _tally(key, weight):
+    """Weight of each key and its two neighbours, of keys in order; only local maxima."""
+    n = len(key)
+    unique = np.empty(n, np.int64)
+    total = np.zeros(n, np.float32)
+    count = 0
+    for i in range(n):
+        if count == 0 or unique[count - 1] != key[i]:
+            unique[count] = key[i]
+            count += 1
+        total[count - 1] += weight[i]
+    smooth = np.empty(count, np.float32)
+    for i in range(count):
+        smooth[i] = total[i]
+        if i > 0 and unique[i - 1] == unique[i] - 1:
+            smooth[i] += total[i - 1]
+        if i + 1 < count and unique[i + 1] == unique[i] + 1:
+            smooth[i] += total[i + 1]
+    kept = 0
+    keys = np.empty(count, np.int64)
+    votes = np.empty(count, np.float32)
+    for i in range(count):
+        if i > 0 and unique[i - 1] == unique[i] - 1 and smooth[i - 1] > smooth[i]:
+            continue
+        if i + 1 < count and unique[i + 1] == unique[i] + 1 and smooth[i + 1] >= smooth[i]:
+            continue
+        keys[kept] = unique[i]
+        votes[kept] = smooth[i]
+        kept += 1
+    return keys[:kept], votes[:kept]
