@@ -10,8 +10,8 @@ the gate open, to learn what the system would have said first; the time for that
 A command that fails over several works or clips is run again over each half, down to those that it fails
 over alone. Every run has a time limit, and is ended together with the processes that it started.
 
-dejavu is not among these: it keeps its index in a database server, whose time and size cannot be measured
-in this way, and no driver of it was checked.
+dejavu is not among these: most of its work is done by a database server, whose time cannot be measured in
+this way, and its command takes one clip at a time.
 """
 
 from __future__ import annotations
