@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 import sys
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from benchmarks.peers.base import Answer, PeerError
 from benchmarks.peers.chromaprint import KEY_BITS, SILENCE, Chromaprint, Items
 from benchmarks.peers.earmark import Earmark
 from benchmarks.peers.linear import Linear
-from benchmarks.peers.user_built import Audfprint
 from benchmarks.peers.worker import WorkerPeer
 from benchmarks.peers.zvukodel import Zvukodel
 
@@ -29,6 +26,7 @@ CLIP_START = 7.3  # s into song 1
 # Systems that can be run here: those of a registry only where a benchmark has installed them.
 HERE = ["earmark"]
 HERE += ["chromaprint"] if shutil.which("fpcalc") else []
+HERE += [name for name in ("audfprint", "panako", "olaf") if shutil.which(name)]
 HERE += [n for n in ("zvukodel", "audiolocate") if (cache_folder() / "peers" / n).is_dir()]
 
 
@@ -201,9 +199,8 @@ def test_a_system_whose_program_is_absent_says_how_to_get_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "apt-get install libchromaprint-tools" in (Chromaprint().missing() or "")
-    assert "audfprint" in (Audfprint().missing() or "")
-    with pytest.raises(PeerError, match="audfprint cannot be measured"):
-        Audfprint().ingest([], tmp_path)
+    with pytest.raises(PeerError, match="chromaprint cannot be measured"):
+        Chromaprint().ingest([], tmp_path)
 
 
 def test_a_package_that_cannot_be_installed_is_named(
@@ -228,45 +225,6 @@ def test_earmark_states_its_encoder() -> None:
     peer = Earmark()
     assert peer.missing() is None
     assert len(peer.version) == 16
-
-
-# --- audfprint's command line ----------------------------------------------------------------------------
-
-# Answers as audfprint's README shows, and as its current version does.
-AUDFPRINT = """#!{python}
-import sys
-arguments = sys.argv[1:]
-if arguments[0] == "new":
-    open(arguments[arguments.index("--dbase") + 1], "w").write("index")
-    sys.exit()
-clips = arguments[arguments.index("--dbase") + 2:]
-if any("deadly" in clip for clip in clips):
-    sys.exit("Traceback: out of memory")
-print("Read fprints for 2 files ( 63241 hashes) from index (0.00% dropped)")
-for number, clip in enumerate(clips):
-    print(f"Analyzed #{{number}} {{clip}} of 4.505 s to 475 hashes")
-    if "known" in clip:
-        print(f"Matched {{clip}} 4.5 sec 475 raw hashes as {song} at   30.0 s"
-              " with    80 of   628 common hashes at rank  0")
-    else:
-        print(f"NOMATCH {{clip}} 4.5 sec 475 raw hashes")
-"""
-
-
-def test_audfprint_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    song = tmp_path / "a song as is.ogg"
-    command = tmp_path / "audfprint"
-    command.write_text(AUDFPRINT.format(python=sys.executable, song=song))
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    peer = Audfprint()
-    peer.ingest([("a", song)], tmp_path / "index")
-    names = ("known.wav", "deadly.wav", "new as known to no one.wav", "absent.wav")
-    known, deadly, _, absent = peer.query([tmp_path / name for name in names])
-    assert (known.recording, known.reference_start, known.score) == ("a", 30.0, 80.0)
-    assert known.accepted
-    assert deadly.error == "audfprint: Traceback: out of memory"
-    assert (absent.recording, absent.accepted, absent.error) == (None, False, None)
 
 
 # --- Chromaprint's matching ------------------------------------------------------------------------------

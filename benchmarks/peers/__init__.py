@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from benchmarks.peers.audfprint import Audfprint
 from benchmarks.peers.audiolocate import Audiolocate
 from benchmarks.peers.base import Peer
 from benchmarks.peers.chromaprint import Chromaprint
 from benchmarks.peers.earmark import Earmark
 from benchmarks.peers.linear import Linear
-from benchmarks.peers.user_built import Audfprint
+from benchmarks.peers.olaf import Olaf
+from benchmarks.peers.panako import Panako
 from benchmarks.peers.zvukodel import Zvukodel
 
 # In the order of reports; each is made by calling its entry.
@@ -18,4 +20,6 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "zvukodel": Zvukodel,
     "audiolocate": Audiolocate,
     "audfprint": Audfprint,
+    "panako": Panako,
+    "olaf": Olaf,
 }

@@ -32,7 +32,7 @@ LONGEST_WORK = 4 * 3600.0  # s; Earmark's own limit
 DEATHS = 5  # of a process within one batch of requests, after which the rest is not asked
 
 # One thread: figures are per core.
-_ONE_THREAD = {
+ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
     "OPENBLAS_NUM_THREADS": "1",
@@ -67,7 +67,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **_ONE_THREAD, **environment},
+            env={**os.environ, **ONE_THREAD, **environment},
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         assert self._process.stdout is not None
