@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fingerprint.encoder import Encoder
+from index.catalogue import FORMAT
 from index.errors import LibraryError, LibraryLocked
 from index.library import Library, Metadata
 
@@ -233,7 +234,7 @@ def test_what_is_no_usable_library_is_refused(tmp_path, library):
     change("format", "99")
     with pytest.raises(LibraryError, match="format 99"):
         Library.open(library.path, ENCODER)
-    change("format", "1")
+    change("format", str(FORMAT))
     (segment,) = (library.path / "segments").iterdir()
     whole = segment.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
