@@ -164,6 +164,11 @@ def main() -> None:
 @click.option("--rightsholder", metavar="NAME", help="Who holds the rights in these recordings.")
 @click.option("--rights", type=click.Choice(RIGHTS), help="On what basis they are yours to add.")
 @click.option(
+    "--licence-until",
+    metavar="DATE",
+    help="Last day (UTC) on which they answer queries: 2027-12-31.",
+)
+@click.option(
     "--metadata",
     "metadata_file",
     metavar="FILE.csv",
@@ -176,6 +181,7 @@ def ingest(
     paths: Sequence[str],
     rightsholder: str | None,
     rights: str | None,
+    licence_until: str | None,
     metadata_file: str | None,
     as_json: bool,
 ) -> None:
@@ -193,7 +199,8 @@ def ingest(
 
     FILE.csv has a header. Its only required column is `file`, a path relative to FILE.csv or to a
     PATH, or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
-    rightsholder and rights are known. What it leaves open is taken from the files' tags.
+    rightsholder, rights and licence_until are known. What it leaves open is taken from the files'
+    tags.
 
     Ctrl-C finishes and commits the files in hand, and leaves with status 130; again, it stops at
     once, and what was committed stays.
@@ -221,6 +228,8 @@ def ingest(
         if not value and lacking:
             where = f" (or in row {lacking[0]} of {metadata_file})" if table else ""
             raise click.UsageError(f"no rights basis: --{name} is missing{where}")
+    if licence_until:
+        given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
     candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
     if idle:
@@ -259,6 +268,15 @@ def ingest(
         complain(f"stopped: what was finished is committed, {left} files were not begun")
         sys.exit(128 + signals[0])
     _finish(counts["failed"])
+
+
+def _date(value: str) -> str:
+    from datetime import date
+
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise click.UsageError(f"--licence-until {value}: no date like 2027-12-31") from None
 
 
 @contextmanager
@@ -378,22 +396,72 @@ def _name_of(recording: "Recording | Match") -> str:
     return f"{name} ({recording.artist})" if recording.artist else name
 
 
-@main.command(name="list", epilog=_EXIT_STATUSES)
+@main.command(
+    short_help="Change what is said of recordings: names, rights, licence terms.",
+    epilog=_EXIT_STATUSES,
+)
+@click.argument("metadata_file", metavar="FILE.csv")
 @json_option
 @library_option
-def list_recordings(as_json: bool) -> None:
+def change(metadata_file: str, as_json: bool) -> None:
+    """Change what is said of recordings: names, rights, licence terms. Fingerprints stay as they are.
+
+    \b
+    Example:
+      earmark change renewed.csv
+
+    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the name of the file
+    that it was ingested from; the other columns are those of `earmark ingest`. A cell that is empty
+    leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
+    and the others still count.
+
+    \b
+    JSON, a line per row:
+      {"row", "recording": id or null, "status": "changed|unchanged|failed",
+       "error": {"type", "detail"} or null}
+    """
+    from service.change import KEYS
+    from service.change import change as change_recordings
+    from service.metadata import MetadataError, MetadataTable
+
+    library = _open(_settings(), _encoder())
+    try:
+        table = MetadataTable.load(Path(metadata_file), KEYS)
+    except MetadataError as error:
+        raise click.UsageError(str(error)) from error
+    for column in table.unknown_columns:
+        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    counts = {"changed": 0, "unchanged": 0, "failed": 0}
+    for outcome in change_recordings(library, table):
+        counts[outcome.status] += 1
+        if as_json:
+            _print_json(vars(outcome))
+        elif outcome.error:
+            complain(outcome.error["detail"])
+    if not as_json:
+        click.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
+    _finish(counts["failed"])
+
+
+@main.command(name="list", epilog=_EXIT_STATUSES)
+@click.option("--expired", is_flag=True, help="Only those whose licence has ended.")
+@click.option("--rightsholder", metavar="NAME", help="Only those of this rightsholder.")
+@json_option
+@library_option
+def list_recordings(expired: bool, rightsholder: str | None, as_json: bool) -> None:
     """List the recordings of the library.
 
     \b
     Examples:
       earmark list
+      earmark list --expired --rightsholder "Blue Label"
       earmark list --json | jq -r .isrc
     """
     from service.recording import RecordingEntry
     from service.wording import clock, table
 
     library = _open(_settings(), _encoder())
-    recordings = _recordings(library)
+    recordings = _recordings(library, rightsholder=rightsholder, expired=expired)
     if as_json:
         for recording in recordings:
             click.echo(RecordingEntry.model_validate(recording).model_dump_json())
@@ -401,14 +469,16 @@ def list_recordings(as_json: bool) -> None:
     rows = [(it.id, _name_of(it), clock(it.duration), it.rightsholder) for it in recordings]
     if rows:
         click.echo(table(("ID", "RECORDING", "LENGTH", "RIGHTSHOLDER"), rows))
+    elif expired or rightsholder is not None:
+        complain("the library has no such recordings")
     else:
         complain("the library has no recordings yet; `earmark ingest` adds some")
 
 
-def _recordings(library: "Library") -> "Iterator[Recording]":
+def _recordings(library: "Library", **only: Any) -> "Iterator[Recording]":
     cursor: str | None = None
     while True:
-        page, cursor = library.recordings(cursor=cursor, limit=1000)
+        page, cursor = library.recordings(cursor=cursor, limit=1000, **only)
         yield from page
         if cursor is None:
             return
