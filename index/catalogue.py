@@ -145,14 +145,17 @@ _recording_columns = [_recordings.c[field.name] for field in fields(Recording)]
 _place_columns = [_recordings.c[name] for name in ("segment", "first", "count")]
 
 
-def connect(path: Path) -> Engine:
-    """An engine on the catalogue file: write-ahead, commits synchronised, a transaction for each use."""
+def connect(path: Path, journal: str = "WAL") -> Engine:
+    """An engine on the catalogue file: commits synchronised, a transaction for each use.
+
+    `journal` is SQLite's; in write-ahead mode, WAL, readers and the writer do not wait for each other.
+    """
     engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
 
     @sql.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # `begin` below, not Python's sqlite3, opens transactions
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA journal_mode={journal}")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -270,6 +273,11 @@ class Placements:
     count: NDArray[np.int64]
     duration: NDArray[np.float64]  # seconds
 
+    def where(self, segments: list[int]) -> "Placements":
+        """Those in some segments only."""
+        chosen = np.isin(self.segment, segments)
+        return Placements(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
 
 def placements(connection: Connection, day: str | None = None) -> Placements:
     """Recordings present, in order of their codes; with `day`, those whose licence had not ended."""
@@ -294,6 +302,12 @@ def move_recordings(
     ]
     if values:
         connection.execute(query, values)
+
+
+def sounds(connection: Connection) -> dict[str, str]:
+    """Hash of the codes of every recording present, by id."""
+    query = sql.select(_recordings.c.id, _recordings.c.codes_sha256).where(_present)
+    return {row.id: row.codes_sha256 for row in connection.execute(query)}
 
 
 def codes_hashes(connection: Connection, segment: int) -> Iterator[tuple[str, str, int, int]]:

@@ -65,8 +65,13 @@ class Library:
         self._snapshot: Snapshot | None = None
 
     @classmethod
-    def open(cls, path: Path, encoder: Encoder, *, create: bool = False) -> "Library":
+    def open(
+        cls, path: Path, encoder: Encoder, *, create: bool = False, searchable: bool = True
+    ) -> "Library":
         """Open a library folder, or with `create` make one where there is none.
+
+        Without `searchable` the segments are not looked at until they are needed, so that a library
+        with a damaged one can be listed, checked and mended.
 
         Raises LibraryError if there is none, if it is damaged, or if it was made by another encoder or
         another version of Earmark.
@@ -74,7 +79,8 @@ class Library:
         if create and not (path / "catalogue.sqlite").is_file():
             _create(path, encoder)
         library = cls(path, encoder, engine_of(path, encoder))
-        library.refresh()
+        if searchable:
+            library.refresh()
         return library
 
     def close(self) -> None:
@@ -83,15 +89,8 @@ class Library:
 
     def refresh(self) -> Snapshot:
         """The newest committed state, read only if there is a newer one than that in memory."""
-        while True:
-            with self.reading() as connection:
-                try:
-                    return self._current(connection)
-                except LibraryError:
-                    seen = catalogue.revision(connection)
-                    with self.reading() as newer:
-                        if catalogue.revision(newer) == seen:
-                            raise
+        with self._current() as (_, snapshot):
+            return snapshot
 
     def search(
         self, fingerprint: Fingerprint, *, max_e_value: float = REVIEW
@@ -105,9 +104,7 @@ class Library:
                 f"{fingerprint.source}: this fingerprint was made by encoder "
                 f"{fingerprint.encoder}, the library by {self.encoder.id}; make it anew"
             )
-        self.refresh()
-        with self.reading() as connection:
-            snapshot = self._current(connection)
+        with self._current() as (connection, snapshot):
             named = snapshot.naming(partial(catalogue.numbered, connection))
             matches = search(fingerprint, named, self._weigher, self._calibration, max_e_value)
         return matches, snapshot
@@ -161,9 +158,10 @@ class Library:
             count, seconds, embeddings = catalogue.totals(connection)
             revision = catalogue.revision(connection)
             _, audited = audit.newest(connection)
-            stored = sum(row.embeddings for row in catalogue.segments(connection))
+            rows = catalogue.segments(connection)
         size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
         lists, code_size = len(self.encoder.codec.coarse), self.encoder.codec.code_size
+        stored = sum(row.embeddings for row in rows)
         bytes_each = code_size + 2 + 4 * (lists + 1) / segment.BLOCK
         return {
             "path": str(self.path),
@@ -171,6 +169,8 @@ class Library:
             "recordings": count,
             "seconds": seconds,
             "embeddings": embeddings,
+            "removed_embeddings": stored - embeddings,
+            "segments": len(rows),
             "encoder": self.encoder.id,
             "bytes_on_disk": size,
             "bytes_of_memory": round(
@@ -216,18 +216,36 @@ class Library:
         path = self.segment_path(row.number)
         return segment.read(path, row.embeddings, len(codec.coarse), codec.code_size)
 
-    def _current(self, connection: sql.Connection) -> Snapshot:
-        """The state that a transaction sees."""
+    @contextmanager
+    def _current(self) -> Iterator[tuple[sql.Connection, Snapshot]]:
+        """A read transaction and the state that it sees."""
+        while True:
+            with self.reading() as connection:
+                try:
+                    snapshot = self._load(connection)
+                except LibraryError:
+                    seen = catalogue.revision(connection)
+                    with self.reading() as newer:
+                        if catalogue.revision(newer) == seen:
+                            raise
+                else:
+                    yield connection, snapshot
+                    return
+
+    def _load(self, connection: sql.Connection) -> Snapshot:
+        """The state that a transaction sees; read only if it is not that in memory."""
         revision, day = catalogue.revision(connection), catalogue.today()
         snapshot = self._snapshot
         if snapshot is not None and (snapshot.revision, snapshot.day) == (revision, day):
             return snapshot
         with self._refreshing:
-            rows = catalogue.segments(connection)
-            segments = {
-                row.number: self._segments.get(row.number) or self.segment(row) for row in rows
-            }
             placements = catalogue.placements(connection, day)
+            needed = set(placements.segment.tolist())
+            segments = {
+                row.number: self._segments.get(row.number) or self.segment(row)
+                for row in catalogue.segments(connection)
+                if row.number in needed
+            }
             snapshot = Snapshot(
                 revision, day, placements, segments, self.encoder.codec, self._look_up
             )

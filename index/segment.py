@@ -124,9 +124,15 @@ def write(path: Path, segment: Segment) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def synchronise(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def checksum(path: Path) -> str:
+    """SHA-256 of a segment's file, as `write` told it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def synchronise(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

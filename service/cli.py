@@ -126,10 +126,12 @@ def _encoder() -> "Encoder":
     return Encoder.load()
 
 
-def _open(settings: "Settings", encoder: "Encoder", *, create: bool = False) -> "Library":
+def _open(
+    settings: "Settings", encoder: "Encoder", *, create: bool = False, searchable: bool = False
+) -> "Library":
     from index.library import Library
 
-    return Library.open(settings.library, encoder, create=create)
+    return Library.open(settings.library, encoder, create=create, searchable=searchable)
 
 
 def _finish(failures: int) -> None:
@@ -346,7 +348,7 @@ def query(clips: Sequence[str], as_json: bool) -> None:
 
     settings = _settings()
     encoder = _encoder()
-    library = _open(settings, encoder)
+    library = _open(settings, encoder, searchable=True)
     failures = 0
     with _progress(len(clips), "clip") as bar:
         for answer in answers(
@@ -577,6 +579,113 @@ def info(as_json: bool) -> None:
         _print_json(fields)
     else:
         _print_fields(fields)
+
+
+@main.command(
+    short_help="Check that the library is whole, and say how to mend it.", epilog=_EXIT_STATUSES
+)
+@json_option
+@library_option
+def verify(as_json: bool) -> None:
+    """Check that the library is whole, and say how to mend what is not. Nothing is changed.
+
+    \b
+    Example:
+      earmark verify
+
+    The catalogue, the audit log's chain, every segment's checksum and every recording's codes are
+    checked; others may read and write meanwhile. Exit status 3 if anything is damaged.
+
+    \b
+    JSON, a line for each damage, none if all is well:
+      {"what", "mend", "recordings": [ids that are affected]}
+    """
+    from index.verify import orphans
+    from index.verify import verify as verify_library
+
+    library = _open(_settings(), _encoder())
+    count = 0
+    for count, damage in enumerate(verify_library(library), start=1):  # noqa: B007
+        if as_json:
+            _print_json(vars(damage))
+        else:
+            click.echo(f"{damage.what}\n  to mend it: {damage.mend}")
+    if count:
+        sys.exit(LIBRARY_UNUSABLE)
+    if not as_json:
+        click.echo(f"all is well with {library.info()['recordings']} recordings")
+    if left := orphans(library):
+        complain(f"{len(left)} files are of no commit; the next command that writes deletes them")
+
+
+@main.command(short_help="Drop removed recordings' fingerprints for good.", epilog=_EXIT_STATUSES)
+@json_option
+@library_option
+def compact(as_json: bool) -> None:
+    """Merge small segments, and drop removed recordings' fingerprints for good.
+
+    \b
+    Example:
+      earmark compact
+
+    Queries go on meanwhile, and other writers are refused. It takes up to 100 MB of the disk until
+    it is done; stopped at any moment, it loses nothing.
+
+    \b
+    JSON, a line:
+      {"segments_before", "segments", "embeddings", "dropped"}
+    """
+    from index.compaction import compact as compact_library
+
+    library = _open(_settings(), _encoder())
+    before = library.info()["segments"]
+    with _progress(before, "segment") as bar:
+        dropped = 0
+        for merged in compact_library(library):
+            dropped += merged.dropped
+            bar.update(merged.segments)
+    info = library.info()
+    fields = {
+        "segments_before": before,
+        "segments": info["segments"],
+        "embeddings": info["embeddings"],
+        "dropped": dropped,
+    }
+    if as_json:
+        _print_json(fields)
+    else:
+        click.echo(f"{before} segments are {info['segments']}, {dropped} embeddings dropped")
+
+
+@main.command(short_help="Copy the library, also while it is in use.", epilog=_EXIT_STATUSES)
+@click.argument("folder", metavar="DIR")
+@json_option
+@library_option
+def snapshot(folder: str, as_json: bool) -> None:
+    """Copy the library as of one commit into DIR, also while it is read and written.
+
+    \b
+    Example:
+      earmark snapshot /backup/earmark-2027-01-31
+      earmark --library /backup/earmark-2027-01-31 verify
+
+    DIR must not exist, and exists only once it is whole; it is a library like any other. On the same
+    file system segments are shared by hard links, so for safety from a failing disk name another.
+
+    \b
+    JSON, a line:
+      {"path", "snapshot", "recordings"}
+    """
+    from index.backup import backup
+
+    library = _open(_settings(), _encoder())
+    revision = backup(library, Path(folder))
+    recordings = _open(_settings().model_copy(update={"library": Path(folder)}), _encoder())
+    count = recordings.info()["recordings"]
+    if as_json:
+        _print_json({"path": folder, "snapshot": str(revision), "recordings": count})
+    else:
+        click.echo(f"{count} recordings, snapshot {revision}, in {folder}")
 
 
 @main.command(
