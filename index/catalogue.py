@@ -303,8 +303,11 @@ def placements(connection: Connection, day: str | None = None) -> Placements:
     if day is not None:
         query = query.where(sql.or_(columns.licence_until.is_(None), columns.licence_until >= day))
     # straight from SQLite's rows: of a million, this takes a second
-    kinds = [(field.name, "f8" if field.name == "duration" else "i8") for field in fields(Placements)]
-    rows = np.fromiter(connection.execute(query).cursor or (), kinds)
+    kinds = [
+        (field.name, "f8" if field.name == "duration" else "i8") for field in fields(Placements)
+    ]
+    cursor: Any = connection.execute(query).cursor
+    rows = np.fromiter(cursor, kinds)
     return Placements(*(np.ascontiguousarray(rows[name]) for name, _ in kinds))
 
 

@@ -24,12 +24,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sql
 
 from fingerprint.encoder import Encoder
-from fingerprint.fingerprint import Fingerprint
+from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import audit, catalogue, segment
 from index.catalogue import RIGHTS, Metadata, Recording
 from index.errors import LibraryError
@@ -49,6 +49,13 @@ MEMORY_PER_RECORDING = 150
 MEMORY_OF_A_PROCESS = 250_000_000
 # Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log.
 DISK_PER_RECORDING = 2_000
+
+
+class Cost(NamedTuple):
+    """Bytes more of the disk, and of memory in all once every part of the library has been used."""
+
+    disk: int
+    memory: int
 
 
 class Library:
@@ -160,9 +167,7 @@ class Library:
             _, audited = audit.newest(connection)
             rows = catalogue.segments(connection)
         size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-        lists, code_size = len(self.encoder.codec.coarse), self.encoder.codec.code_size
         stored = sum(row.embeddings for row in rows)
-        bytes_each = code_size + 2 + 4 * (lists + 1) / segment.BLOCK
         return {
             "path": str(self.path),
             "snapshot": str(revision),
@@ -173,12 +178,33 @@ class Library:
             "segments": len(rows),
             "encoder": self.encoder.id,
             "bytes_on_disk": size,
-            "bytes_of_memory": round(
-                MEMORY_OF_A_PROCESS + MEMORY_PER_RECORDING * count + bytes_each * stored
-            ),
-            "bytes_per_second": round(embeddings * bytes_each / seconds, 2) if seconds else 0.0,
+            "bytes_of_memory": self._memory(count, stored),
+            "bytes_per_second": round(embeddings * self._bytes_each / seconds, 2)
+            if seconds
+            else 0.0,
             "audit": audited,
         }
+
+    def cost(self, recordings: int, seconds: float) -> Cost:
+        """What that many more recordings, of that many seconds in all, will take."""
+        embeddings = seconds / (self.encoder.step * REFERENCE_EVERY)
+        with self.reading() as connection:
+            count, _, _ = catalogue.totals(connection)
+            stored = sum(row.embeddings for row in catalogue.segments(connection))
+        return Cost(
+            round(embeddings * self._bytes_each + recordings * DISK_PER_RECORDING),
+            self._memory(count + recordings, stored + embeddings),
+        )
+
+    @property
+    def _bytes_each(self) -> float:
+        """Bytes of an embedding in a segment: its code, its number, its share of its block's bounds."""
+        codec = self.encoder.codec
+        return codec.code_size + 2 + 4 * (len(codec.coarse) + 1) / segment.BLOCK
+
+    def _memory(self, recordings: int, embeddings: float) -> int:
+        held = MEMORY_PER_RECORDING * recordings + self._bytes_each * embeddings
+        return round(MEMORY_OF_A_PROCESS + held)
 
     @contextmanager
     def writer(self, by: str | None = None) -> Iterator["Writer"]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fingerprint.encoder import Encoder
     from index.catalogue import Recording
     from index.library import Library
+    from service.ingest import Candidate
+    from service.metadata import MetadataTable
     from service.query import Answer, Match
     from service.settings import Settings
 
@@ -173,8 +175,8 @@ def main() -> None:
 @click.option(
     "--metadata",
     "metadata_file",
-    metavar="FILE.csv",
-    help="What is known of the files, a row each.",
+    metavar="FILE",
+    help="What is known of the files: a CSV, a row each, or a DDEX ERN 4 message (.xml).",
 )
 @jobs_option
 @json_option
@@ -193,16 +195,20 @@ def ingest(
     Examples:
       earmark ingest album/ single.flac --rightsholder "Blue Label" --rights owned
       earmark ingest archive/ --metadata archive.csv
+      earmark ingest delivery/ --metadata delivery/release.xml --rightsholder "Blue Label" \\
+          --rights licensed --licence-until 2027-12-31
 
     PATH is a file or a folder. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
     changes nothing and is not decoded. Nothing is added without a rights basis: --rightsholder and
     --rights, or those columns in every row of the metadata.
 
-    FILE.csv has a header. Its only required column is `file`, a path relative to FILE.csv or to a
-    PATH, or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
+    A CSV has a header. Its only required column is `file`, a path relative to the CSV or to a PATH,
+    or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
     rightsholder, rights and licence_until are known. What it leaves open is taken from the files'
-    tags.
+    tags. Of a DDEX ERN 4 message (NewReleaseMessage, its name ends in .xml) the sound recordings'
+    ISRCs, titles, artists, labels, durations and files are read; a file that lasts much longer or
+    shorter than its message says is refused.
 
     Ctrl-C finishes and commits the files in hand, and leaves with status 130; again, it stops at
     once, and what was committed stays.
@@ -214,11 +220,11 @@ def ingest(
     """
     from service.ingest import find_candidates
     from service.ingest import ingest as ingest_files
-    from service.metadata import MetadataError, MetadataTable
+    from service.metadata import MetadataError
 
     settings = _settings()
     try:
-        table = MetadataTable.load(Path(metadata_file)) if metadata_file else None
+        table = _metadata(Path(metadata_file)) if metadata_file else None
     except MetadataError as error:
         raise click.UsageError(str(error)) from error
     given = {"rightsholder": rightsholder, "rights": rights}
@@ -228,7 +234,7 @@ def ingest(
     for name, value in given.items():
         lacking = [row.number for row in table.rows if name not in row.fields] if table else [0]
         if not value and lacking:
-            where = f" (or in row {lacking[0]} of {metadata_file})" if table else ""
+            where = f" (or in {table.unit} {lacking[0]} of {metadata_file})" if table else ""
             raise click.UsageError(f"no rights basis: --{name} is missing{where}")
     if licence_until:
         given["licence_until"] = _date(licence_until)
@@ -237,11 +243,12 @@ def ingest(
     if idle:
         complain(
             f"warning: {len(idle)} rows of {metadata_file} name none of the files, "
-            f"the first is row {idle[0].number}: {idle[0].file}"
+            f"the first is number {idle[0].number}: {idle[0].file}"
         )
     counts = {"added": 0, "unchanged": 0, "failed": 0}
     encoder = _encoder()
     library = _open(settings, encoder, create=True)
+    _tell_cost(library, candidates)
     stop = Event()
     with _stopping(stop) as signals, _progress(sum(it.size for it in candidates), "B") as bar:
         outcomes = ingest_files(
@@ -270,6 +277,24 @@ def ingest(
         complain(f"stopped: what was finished is committed, {left} files were not begun")
         sys.exit(128 + signals[0])
     _finish(counts["failed"])
+
+
+def _metadata(path: Path) -> "MetadataTable":
+    from service.ern import load_message
+    from service.metadata import MetadataTable
+
+    return load_message(path) if path.suffix.lower() == ".xml" else MetadataTable.load(path)
+
+
+def _tell_cost(library: "Library", candidates: "Sequence[Candidate]") -> None:
+    """Say what an ingest will take: at a terminal, or where the disk seems to be too small."""
+    from service.estimate import estimate
+
+    line, enough = estimate(library, candidates)
+    if not enough:
+        complain(f"warning: the disk may be too small: {line}")
+    elif candidates and sys.stderr.isatty():
+        complain(line)
 
 
 def _date(value: str) -> str:
@@ -448,21 +473,34 @@ def change(metadata_file: str, as_json: bool) -> None:
 @main.command(name="list", epilog=_EXIT_STATUSES)
 @click.option("--expired", is_flag=True, help="Only those whose licence has ended.")
 @click.option("--rightsholder", metavar="NAME", help="Only those of this rightsholder.")
+@click.option("--duplicates", is_flag=True, help="Only pairs of recordings that sound the same.")
 @json_option
 @library_option
-def list_recordings(expired: bool, rightsholder: str | None, as_json: bool) -> None:
+def list_recordings(
+    expired: bool, rightsholder: str | None, duplicates: bool, as_json: bool
+) -> None:
     """List the recordings of the library.
 
     \b
     Examples:
       earmark list
       earmark list --expired --rightsholder "Blue Label"
+      earmark list --duplicates
       earmark list --json | jq -r .isrc
+
+    --duplicates searches the library for each of its recordings, which takes a while, and names
+    those whose sound is the same under two ids, other encodings included. With --json each line is
+    {"recordings": [two recordings], "share": of the longer one that matches the other}.
     """
     from service.recording import RecordingEntry
     from service.wording import clock, table
 
     library = _open(_settings(), _encoder())
+    if duplicates:
+        if expired or rightsholder is not None:
+            raise click.UsageError("--duplicates goes with neither --expired nor --rightsholder")
+        _list_duplicates(library, as_json)
+        return
     recordings = _recordings(library, rightsholder=rightsholder, expired=expired)
     if as_json:
         for recording in recordings:
@@ -475,6 +513,24 @@ def list_recordings(expired: bool, rightsholder: str | None, as_json: bool) -> N
         complain("the library has no such recordings")
     else:
         complain("the library has no recordings yet; `earmark ingest` adds some")
+
+
+def _list_duplicates(library: "Library", as_json: bool) -> None:
+    from index.duplicates import duplicates
+    from service.recording import RecordingEntry
+    from service.wording import table
+
+    rows = []
+    for pair in duplicates(library):
+        both = [pair.first, pair.second]
+        entries = [RecordingEntry.model_validate(it).model_dump() for it in both]
+        if as_json:
+            _print_json({"recordings": entries, "share": round(pair.share, 3)})
+        rows.append([text for it in both for text in (it.id, _name_of(it))])
+    if rows and not as_json:
+        click.echo(table(("ID", "RECORDING", "SAME AS", "RECORDING"), rows))
+    elif not rows:
+        complain("no two recordings sound the same")
 
 
 def _recordings(library: "Library", **only: Any) -> "Iterator[Recording]":

@@ -7,7 +7,7 @@ empty is filled by `--rightsholder` and `--rights` and, for the rest, by the tag
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fingerprint.errors import EarmarkError
@@ -37,21 +37,26 @@ class MetadataError(EarmarkError):
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its number as a spreadsheet shows it, its known fields, what is wrong with it."""
+    """One row: its number as a spreadsheet shows it, its known fields, what is wrong with it.
+
+    `seconds` is how long the recording is said to last.
+    """
 
     number: int
     file: str
     fields: Mapping[str, str]
     problem: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class MetadataTable:
-    """The rows of one CSV file, and the columns of it that Earmark does not know."""
+    """The rows of one metadata file, the columns that Earmark does not know, what a row is called."""
 
     path: Path
     rows: Sequence[Row]
     unknown_columns: Sequence[str]
+    unit: str = "row"
 
     @classmethod
     def load(cls, path: Path, keys: Sequence[str] = ("file",)) -> "MetadataTable":
@@ -101,13 +106,13 @@ class MetadataTable:
                 if len(found) > 1:
                     problem = f"{row.file!r} could be {len(found)} of the files; write its folder"
                 elif file in assigned:
-                    problem = f"row {assigned[file].number} is about the same file"
-                assigned[file] = Row(row.number, row.file, row.fields, problem)
+                    problem = f"{self.unit} {assigned[file].number} is about the same file"
+                assigned[file] = replace(row, problem=problem)
         return assigned, unused
 
     def where(self, row: Row) -> str:
         """`catalogue.csv, row 5`."""
-        return f"{self.path}, row {row.number}"
+        return f"{self.path}, {self.unit} {row.number}"
 
 
 def _check_header(path: Path, header: Sequence[str], keys: Sequence[str]) -> None:
