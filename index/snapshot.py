@@ -118,11 +118,15 @@ class Snapshot:
 
     def embeddings(self, recording: int, first: int, end: int) -> NDArray[np.float32]:
         """Stored embeddings first to end (excluded) of a recording [shape=(n, dimension)]."""
+        codes = self.codes(recording, first, end)
+        return self._codec.decode(codes.lists, codes.codes)
+
+    def codes(self, recording: int, first: int, end: int) -> Codes:
+        """Codes of a recording's embeddings first to end (excluded)."""
         start = int(self.starts[recording])
         at = int(np.searchsorted(self._firsts, start, side="right")) - 1
         start -= int(self._firsts[at])
-        codes = self._segments[at].run(start + first, start + min(end, self.length(recording)))
-        return self._codec.decode(codes.lists, codes.codes)
+        return self._segments[at].run(start + first, start + min(end, self.length(recording)))
 
     def length(self, recording: int) -> int:
         """Embeddings of a recording."""
