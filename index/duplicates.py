@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint
-from index.catalogue import Recording
 from index.library import Library
+from index.recording import Recording
 from index.search import Match, search
 from index.significance import MATCH, Calibration, Weigher
 from index.snapshot import Snapshot

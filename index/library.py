@@ -31,8 +31,8 @@ import sqlalchemy as sql
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import audit, catalogue, segment
-from index.catalogue import RIGHTS, Metadata, Recording
 from index.errors import LibraryError
+from index.recording import Recording
 from index.search import Match, search
 from index.segment import Segment
 from index.significance import REVIEW, Calibration, Weigher
@@ -41,7 +41,6 @@ from index.snapshot import Snapshot
 if TYPE_CHECKING:
     from index.writer import Writer
 
-__all__ = ["RIGHTS", "Library", "Metadata", "Recording"]
 
 # Resident bytes for each recording of an open library, and of a process that has none open. Measured:
 # `python -m benchmarks.scale`.

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
-from index.catalogue import Placements, Recording
+from index.catalogue import Placements
 from index.neighbours import nearest
+from index.recording import Recording
 from index.segment import Codes, Segment, arrange, concatenate
 
 # Embeddings compared with each query embedding in a small library: all of them. A larger one is

@@ -1,5 +1,6 @@
 """The one writer of a library: it gathers what is to be done and commits it as one."""
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,8 +12,9 @@ import sqlalchemy as sql
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import audit, catalogue, segment
 from index.audit import Event
-from index.catalogue import RIGHTS_RECORD, Metadata, Placement, Recording, SegmentRow
+from index.catalogue import Placement, SegmentRow
 from index.errors import LibraryError, LibraryLocked
+from index.recording import RIGHTS_RECORD, Metadata, Recording
 from index.segment import Codes
 
 if TYPE_CHECKING:
@@ -196,9 +198,11 @@ class Writer:
         raw = self._library._engine.raw_connection()
         try:
             busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        except sqlite3.Error:
+            return False
         finally:
             raw.close()
-        return not busy
 
     def _write_segment(self, connection: sql.Connection, added: list[_New]) -> None:
         library = self._library

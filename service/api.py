@@ -28,8 +28,8 @@ from fingerprint.audio import SAMPLE_RATE, Limits
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
-from index.catalogue import Metadata, Recording
 from index.library import Library
+from index.recording import Metadata, Recording
 from service.metadata import describe
 from service.problems import (
     ProblemError,

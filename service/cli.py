@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from fingerprint.audio import Limits
     from fingerprint.encoder import Encoder
-    from index.catalogue import Recording
     from index.library import Library
+    from index.recording import Recording
     from service.ingest import Candidate
     from service.metadata import MetadataTable
     from service.query import Answer, Match

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fingerprint.errors import EarmarkError
-from index.catalogue import RIGHTS, Metadata
+from index.recording import RIGHTS, Metadata
 
 COLUMNS = (
     "file",

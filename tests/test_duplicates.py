@@ -10,7 +10,8 @@ from melodies import melody, write
 
 from fingerprint.encoder import Encoder
 from index.duplicates import duplicates
-from index.library import Library, Metadata
+from index.library import Library
+from index.recording import Metadata
 
 ENCODER = Encoder.load()
 

@@ -10,7 +10,8 @@ from embeddings import query, reference, track
 
 from fingerprint.encoder import Encoder
 from index import audit, catalogue
-from index.library import Library, Metadata
+from index.library import Library
+from index.recording import Metadata
 
 ENCODER = Encoder.load()
 DAY = timedelta(days=1)

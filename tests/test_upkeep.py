@@ -13,7 +13,8 @@ from index import compaction, segment
 from index.backup import backup
 from index.compaction import compact
 from index.errors import LibraryError
-from index.library import Library, Metadata
+from index.library import Library
+from index.recording import Metadata
 from index.verify import verify
 
 ENCODER = Encoder.load()
