@@ -33,7 +33,6 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.training.augment import Background, Signal, degrade
-from index.catalogue import Placement, Recording
 from index.question import Question
 from index.search import everything
 from index.segment import Codes
@@ -107,7 +106,7 @@ def nulls(encoder: Encoder, clips: int, seed: int, rungs: Sequence[Hypothesis]) 
         out = set(packages[fold::FOLDS])
         inside = [c for (package, _), c in zip(works, codes, strict=True) if package not in out]
         outside = [samples for package, samples in works if package in out]
-        snapshot = _snapshot(inside, encoder)
+        snapshot = Snapshot.of(inside, encoder.codec)
         background = Background(
             music=partial(_any, outside),
             ambience=partial(_any, noise),
@@ -160,14 +159,6 @@ def _fingerprint(samples: Signal, encoder: Encoder, every: int) -> Fingerprint:
 
 def _codes(samples: Signal, encoder: Encoder) -> Codes:
     return Codes(*encoder.codec.encode(_fingerprint(samples, encoder, REFERENCE_EVERY).embeddings))
-
-
-def _snapshot(works: list[Codes], encoder: Encoder) -> Snapshot:
-    placements = [
-        Placement(Recording("", "", "open-licence", str(i)), str(i), 0, len(codes))
-        for i, codes in enumerate(works)
-    ]
-    return Snapshot(0, placements, {str(i): codes for i, codes in enumerate(works)}, encoder.codec)
 
 
 def report(found: list[Null], tail: Tail, score: Callable[[Null], float]) -> str:

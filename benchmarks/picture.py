@@ -27,8 +27,8 @@ from fingerprint.audio import read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from fingerprint.spectrogram import BANDS, FRAME_RATE, spectrogram
-from index.catalogue import Metadata
 from index.library import Library
+from index.recording import Metadata
 from index.search import Match
 from service.wording import chance, clock
 

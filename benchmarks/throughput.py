@@ -108,8 +108,8 @@ def stages_of_earmark(
     from fingerprint.encoder import Encoder
     from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, fingerprint
     from fingerprint.spectrogram import spectrogram
-    from index.catalogue import Metadata
     from index.library import Library
+    from index.recording import Metadata
 
     encoder = Encoder.load()
     samples = [read_audio(file) for file in files]
@@ -295,8 +295,8 @@ def peak_memory(what: str, files: Sequence[Path]) -> int:
     _pin()
     from fingerprint.encoder import Encoder
     from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, fingerprint
-    from index.catalogue import Metadata
     from index.library import Library
+    from index.recording import Metadata
 
     encoder = Encoder.load()
     with ExitStack() as stack:

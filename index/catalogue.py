@@ -1,47 +1,24 @@
 """The catalogue: which recordings a library holds, whose they are, and where their codes lie.
 
 One SQLite database in write-ahead mode, the only source of truth of a library: a segment file that no
-row names does not exist. Statements are SQLAlchemy Core, so that another database can take its place.
+row names does not exist. Rows of removed recordings stay, as tombstones; what `compact` drops is their
+codes. Statements are SQLAlchemy Core, so that another database can take its place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import sqlalchemy as sql
+from numpy.typing import NDArray
 from sqlalchemy.engine import Connection, Engine
 
-FORMAT = 1  # of the library folder; another number is another Earmark's
-RIGHTS = ("owned", "licensed", "open-licence", "public-domain")
+from index.recording import Metadata, Recording
 
-
-@dataclass(frozen=True)
-class Metadata:
-    """What is said of a recording by who supplied it. `rights` is one of RIGHTS."""
-
-    source: str
-    rightsholder: str
-    rights: str
-    id: str | None = None
-    title: str | None = None
-    artist: str | None = None
-    isrc: str | None = None
-    iswc: str | None = None
-    work: str | None = None
-    label: str | None = None
-    release_date: str | None = None
-
-
-@dataclass(frozen=True)
-class Recording(Metadata):
-    """A recording in the library. `duration` in seconds, `ingested_at` in ISO 8601 (UTC)."""
-
-    id: str = ""  # never None once it is here
-
-    sha256: str = ""
-    duration: float = 0.0
-    ingested_at: str = ""
+FORMAT = 2  # of the library folder; another number is another Earmark's
 
 
 @dataclass(frozen=True)
@@ -49,7 +26,7 @@ class Placement:
     """Where a recording's embeddings lie: `count` of them from `first` on in segment `segment`."""
 
     recording: Recording
-    segment: str
+    segment: int
     first: int
     count: int
 
@@ -64,7 +41,7 @@ _properties = sql.Table(
 _segments = sql.Table(
     "segments",
     _tables,
-    sql.Column("name", sql.Text, primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True),
     sql.Column("embeddings", sql.Integer, nullable=False),
     sql.Column("sha256", sql.Text, nullable=False),
 )
@@ -73,18 +50,25 @@ _recordings = sql.Table(
     _tables,
     sql.Column("number", sql.Integer, primary_key=True),  # order of ingest
     *(
-        sql.Column(field.name, sql.Text, nullable=field.default is None and field.name != "id")
+        sql.Column(
+            field.name,
+            sql.Text,
+            nullable=field.default is None and field.name != "id",
+            index=field.name in ("source", "rightsholder", "licence_until"),
+        )
         for field in fields(Metadata)
     ),
     sql.Column("sha256", sql.Text, nullable=False, index=True),
     sql.Column("codes_sha256", sql.Text, nullable=False, index=True),
     sql.Column("duration", sql.Float, nullable=False),
     sql.Column("ingested_at", sql.Text, nullable=False),
-    sql.Column("segment", sql.ForeignKey("segments.name"), nullable=False),
+    sql.Column("supplied_at", sql.Text, nullable=False),
+    sql.Column("supplied_by", sql.Text),
+    sql.Column("removed_at", sql.Text),  # a tombstone: the recording is gone
+    # none once the codes of a removed recording have been dropped
+    sql.Column("segment", sql.ForeignKey("segments.number")),
     sql.Column("first", sql.Integer, nullable=False),
     sql.Column("count", sql.Integer, nullable=False),
-    # a tombstone: the codes stay in their segment, the recording is gone
-    sql.Column("removed_at", sql.Text),
 )
 sql.Index(
     "one_recording_per_id",
@@ -93,35 +77,65 @@ sql.Index(
     sqlite_where=_recordings.c.removed_at.is_(None),
     postgresql_where=_recordings.c.removed_at.is_(None),
 )
+# all that opening a library reads of a recording, in the order in which it is read
+sql.Index(
+    "places",
+    *(
+        _recordings.c[name]
+        for name in (
+            "segment",
+            "first",
+            "number",
+            "count",
+            "duration",
+            "licence_until",
+            "removed_at",
+        )
+    ),
+)
 _present = _recordings.c.removed_at.is_(None)
 _recording_columns = [_recordings.c[field.name] for field in fields(Recording)]
+_place_columns = [_recordings.c[name] for name in ("segment", "first", "count")]
 
 
-def connect(path: Path) -> Engine:
-    """An engine on the catalogue file; every connection in write-ahead mode, commits synchronised."""
+def connect(path: Path, journal: str = "WAL") -> Engine:
+    """An engine on the catalogue file: commits synchronised, a transaction for each use.
+
+    `journal` is SQLite's; in write-ahead mode, WAL, readers and the writer do not wait for each other.
+    """
     engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
 
     @sql.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.isolation_level = None  # `begin` below, not Python's sqlite3, opens transactions
+        connection.execute(f"PRAGMA journal_mode={journal}")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+
+    @sql.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
 
     return engine
 
 
-def create(engine: Engine, encoder: str) -> None:
+def now() -> str:
+    """This second, ISO 8601 (UTC)."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def today() -> str:
+    """The day on which licences are looked at, ISO 8601 (UTC)."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def create(connection: Connection, encoder: str) -> None:
     """Tables of a new library, made for one encoder."""
-    with engine.begin() as connection:
-        _tables.create_all(connection)
-        connection.execute(
-            sql.insert(_properties),
-            [
-                {"name": "format", "value": str(FORMAT)},
-                {"name": "encoder", "value": encoder},
-                {"name": "revision", "value": "0"},
-            ],
-        )
+    _tables.create_all(connection)
+    values = {"format": str(FORMAT), "encoder": encoder, "revision": "0"}
+    connection.execute(
+        sql.insert(_properties), [{"name": name, "value": value} for name, value in values.items()]
+    )
 
 
 def properties(connection: Connection) -> dict[str, str]:
@@ -145,17 +159,32 @@ def next_revision(connection: Connection) -> None:
     )
 
 
-def segments(connection: Connection) -> dict[str, tuple[int, str]]:
-    """Number of embeddings and SHA-256 of each segment file, by name, in order of making."""
-    rows = connection.execute(sql.select(_segments).order_by(_segments.c.name))
-    return {row.name: (row.embeddings, row.sha256) for row in rows}
+class SegmentRow(NamedTuple):
+    """What the catalogue knows of a segment file."""
+
+    number: int
+    embeddings: int
+    sha256: str
 
 
-def add_segment(connection: Connection, name: str, embeddings: int, sha256: str) -> None:
+def segments(connection: Connection) -> list[SegmentRow]:
+    """All segments, in order of making."""
+    rows = connection.execute(sql.select(_segments).order_by(_segments.c.number))
+    return [SegmentRow(row.number, row.embeddings, row.sha256) for row in rows]
+
+
+def add_segment(connection: Connection, row: SegmentRow) -> None:
     """Name a segment file; from the commit on it is part of the library."""
+    connection.execute(sql.insert(_segments).values(row._asdict()))
+
+
+def remove_segments(connection: Connection, numbers: Iterable[int]) -> None:
+    """Forget segments, and where in them removed recordings' codes were."""
+    gone = list(numbers)
     connection.execute(
-        sql.insert(_segments).values(name=name, embeddings=embeddings, sha256=sha256)
+        sql.update(_recordings).where(_recordings.c.segment.in_(gone)).values(segment=None)
     )
+    connection.execute(sql.delete(_segments).where(_segments.c.number.in_(gone)))
 
 
 def add_recordings(connection: Connection, rows: Iterable[tuple[Placement, str]]) -> None:
@@ -174,51 +203,121 @@ def add_recordings(connection: Connection, rows: Iterable[tuple[Placement, str]]
         connection.execute(sql.insert(_recordings), values)
 
 
+def change_recording(connection: Connection, id: str, values: Mapping[str, str | None]) -> None:
+    """Other values in columns of a recording that is present."""
+    connection.execute(
+        sql.update(_recordings).where(_recordings.c.id == id, _present).values(dict(values))
+    )
+
+
 def remove_recordings(connection: Connection, ids: Iterable[str], when: str) -> None:
     """Tombstones for recordings that are present."""
-    connection.execute(
-        sql.update(_recordings)
-        .where(_recordings.c.id.in_(list(ids)), _present)
-        .values(removed_at=when)
-    )
+    query = sql.update(_recordings).where(_recordings.c.id == sql.bindparam("gone"), _present)
+    connection.execute(query.values(removed_at=when), [{"gone": id} for id in ids])
 
 
-def placements(connection: Connection) -> list[Placement]:
-    """All recordings present, in order of ingest."""
-    query = sql.select(
-        *_recording_columns, _recordings.c.segment, _recordings.c.first, _recordings.c.count
-    )
-    rows = connection.execute(query.where(_present).order_by(_recordings.c.number)).mappings()
-    return [Placement(_recording(row), row["segment"], row["first"], row["count"]) for row in rows]
+@dataclass(frozen=True)
+class Placements:
+    """Recordings, column by column [shape=(recordings,) each]: their numbers and where codes lie."""
+
+    number: NDArray[np.int64]
+    segment: NDArray[np.int64]
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+    duration: NDArray[np.float64]  # seconds
+
+    def where(self, segments: list[int]) -> "Placements":
+        """Those in some segments only."""
+        chosen = np.isin(self.segment, segments)
+        return Placements(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def placements(connection: Connection, day: str | None = None) -> Placements:
+    """Recordings present, in order of their codes; with `day`, those whose licence had not ended."""
+    columns = _recordings.c
+    query = sql.select(columns.number, *_place_columns, columns.duration)
+    query = query.where(_present).order_by(columns.segment, columns.first, columns.number)
+    if day is not None:
+        query = query.where(sql.or_(columns.licence_until.is_(None), columns.licence_until >= day))
+    # straight from SQLite's rows: of a million, this takes a second
+    kinds = [
+        (field.name, "f8" if field.name == "duration" else "i8") for field in fields(Placements)
+    ]
+    cursor: Any = connection.execute(query).cursor
+    rows = np.fromiter(cursor, kinds)
+    return Placements(*(np.ascontiguousarray(rows[name]) for name, _ in kinds))
+
+
+def move_recordings(
+    connection: Connection, moved: Placements, segment: int, firsts: NDArray[np.int64]
+) -> None:
+    """Other places for recordings' codes: from `firsts` on in another segment."""
+    query = sql.update(_recordings).where(_recordings.c.number == sql.bindparam("moved"))
+    values = [
+        {"moved": number, "segment": segment, "first": first}
+        for number, first in zip(moved.number.tolist(), firsts.tolist(), strict=True)
+    ]
+    if values:
+        connection.execute(query, values)
+
+
+def sounds(connection: Connection) -> dict[str, str]:
+    """Hash of the codes of every recording present, by id."""
+    query = sql.select(_recordings.c.id, _recordings.c.codes_sha256).where(_present)
+    return {row.id: row.codes_sha256 for row in connection.execute(query)}
+
+
+def codes_hashes(connection: Connection, segment: int) -> Iterator[tuple[str, str, int, int]]:
+    """Id, hash of the codes, first embedding and count of the recordings present in a segment."""
+    columns = _recordings.c
+    query = sql.select(columns.id, columns.codes_sha256, columns.first, columns.count)
+    for row in connection.execute(query.where(_present, columns.segment == segment)):
+        yield tuple(row)  # type: ignore[misc]
 
 
 def recording(connection: Connection, id: str) -> Recording | None:
     """The recording of that id, if it is present."""
-    query = sql.select(*_recording_columns).where(_recordings.c.id == id, _present)
-    row = connection.execute(query).mappings().first()
-    return _recording(row) if row else None
+    return _one(connection, _recordings.c.id == id, _present)
+
+
+def numbered(connection: Connection, number: int) -> Recording:
+    """The recording of that number, whether present or removed. Raises KeyError if there is none."""
+    found = _one(connection, _recordings.c.number == number)
+    if found is None:
+        raise KeyError(number)
+    return found
 
 
 def find(
-    connection: Connection, *, sha256: str | None = None, codes_sha256: str | None = None
-) -> Recording | None:
-    """A recording present whose file, or whose sound as far as codes tell, has that hash."""
-    query = sql.select(*_recording_columns).where(_present)
-    if sha256 is not None:
-        query = query.where(_recordings.c.sha256 == sha256)
-    if codes_sha256 is not None:
-        query = query.where(_recordings.c.codes_sha256 == codes_sha256)
-    row = connection.execute(query.order_by(_recordings.c.number)).mappings().first()
-    return _recording(row) if row else None
+    connection: Connection,
+    *,
+    sha256: str | None = None,
+    codes_sha256: str | None = None,
+    source: str | None = None,
+) -> list[Recording]:
+    """Recordings present whose file, whose sound as far as codes tell, or whose file's name it is."""
+    wanted = {"sha256": sha256, "codes_sha256": codes_sha256, "source": source}
+    query = sql.select(*_recording_columns).where(
+        _present, *(_recordings.c[name] == value for name, value in wanted.items() if value)
+    )
+    rows = connection.execute(query.order_by(_recordings.c.number)).mappings()
+    return [_recording(row) for row in rows]
 
 
 def page(
-    connection: Connection, text: str | None, after: int, limit: int
+    connection: Connection,
+    text: str | None,
+    after: int,
+    limit: int,
+    *,
+    rightsholder: str | None = None,
+    expired_on: str | None = None,
 ) -> tuple[list[Recording], int | None]:
     """Up to `limit` recordings in order of ingest, and where the next page begins (None: no more).
 
     text is looked for, without regard to case, in id, title, artist, work, ISRC, source and
-    rightsholder; `after` is what the page before gave, 0 for the first one.
+    rightsholder; `after` is what the page before gave, 0 for the first one; `rightsholder` is the whole
+    name; `expired_on` a day before which the licence had ended.
     """
     columns = _recordings.c
     query = sql.select(columns.number, *_recording_columns).where(_present, columns.number > after)
@@ -227,6 +326,10 @@ def page(
         query = query.where(
             sql.or_(*(columns[name].icontains(text, autoescape=True) for name in searched))
         )
+    if rightsholder is not None:
+        query = query.where(columns.rightsholder == rightsholder)
+    if expired_on is not None:
+        query = query.where(columns.licence_until < expired_on)
     rows = connection.execute(query.order_by(columns.number).limit(limit + 1)).mappings().all()
     more = rows[limit - 1]["number"] if len(rows) > limit else None
     return [_recording(row) for row in rows[:limit]], more
@@ -242,6 +345,11 @@ def totals(connection: Connection) -> tuple[int, float, int]:
     ).where(_present)
     count, seconds, embeddings = connection.execute(query).one()
     return count, seconds, embeddings
+
+
+def _one(connection: Connection, *conditions: Any) -> Recording | None:
+    row = connection.execute(sql.select(*_recording_columns).where(*conditions)).mappings().first()
+    return _recording(row) if row else None
 
 
 def _recording(row: Any) -> Recording:

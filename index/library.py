@@ -1,39 +1,61 @@
 """A library folder: catalogue, segments, one writer, any number of readers.
 
-    library/catalogue.sqlite     the one source of truth (see `index.catalogue`)
+    library/catalogue.sqlite          the one source of truth (see `index.catalogue`, `index.audit`)
     library/segments/*.safetensors    codes, immutable (see `index.segment`)
-    library/write.lock           held by the process that writes
+    library/write.lock                held by the process that writes
 
-Why a crash loses nothing: a commit writes its segment under a new name, synchronises file and folder,
-and then, in one SQLite transaction, names the segment and its recordings and counts the revision. Before
-that transaction the segment is a file nobody knows (the next writer deletes it); after it everything is
-there. Removal is a tombstone in the same kind of transaction. Readers keep the `Snapshot` they have and
-look at the revision before each search.
+Why a crash loses nothing. A commit writes its segment under a new name, synchronises file and folder, and
+then, in one SQLite transaction, names the segment and its recordings, logs what was done and counts the
+revision. Before that transaction the segment is a file nobody knows, which the next writer deletes; after
+it everything is there. Removal is a tombstone and a change of metadata an update in the same kind of
+transaction; neither touches a segment. Compaction commits a new segment in place of old ones in one
+transaction and deletes their files after it; a crash in between leaves files that the next writer
+deletes. A transaction whose synchronisation failed may still lie in SQLite's log: nothing is deleted
+before that log has been emptied, so what it names is there should it be found after a crash.
+
+Why readers agree with some commit. A search is one read transaction: the revision, the placements and
+the names in its answer are of one state. The codes are in files that never change; a file that was
+deleted since the transaction began is either mapped already, and stays so, or its absence together with
+a newer revision says to begin again.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import filelock
 import sqlalchemy as sql
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index import catalogue, segment
-from index.catalogue import RIGHTS, Metadata, Placement, Recording
-from index.errors import LibraryError, LibraryLocked
+from index import audit, catalogue, segment
+from index.errors import LibraryError
 from index.question import Question
+from index.recording import Recording
 from index.search import Match, search
-from index.segment import Codes
+from index.segment import Segment
 from index.significance import REVIEW, Calibration, Weigher
 from index.snapshot import Snapshot
 
-_LONGEST_ID = 200  # characters
+if TYPE_CHECKING:
+    from index.writer import Writer
+
+
+# Resident bytes for each recording of an open library, and of a process that has none open. Measured:
+# `python -m benchmarks.scale`.
+MEMORY_PER_RECORDING = 200
+MEMORY_OF_A_PROCESS = 470_000_000
+# Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log.
+DISK_PER_RECORDING = 3_000
+
+
+class Cost(NamedTuple):
+    """Bytes more of the disk, and of memory in all once every part of the library has been used."""
+
+    disk: int
+    memory: int
 
 
 class Library:
@@ -45,47 +67,27 @@ class Library:
         self._engine = engine
         self._weigher = Weigher(encoder)
         self._calibration = Calibration.of(encoder.id)
-        self._refreshing = threading.Lock()
-        self._segments: dict[str, Codes] = {}
-        self._snapshot = Snapshot(-1, [], {}, encoder.codec)
+        self._refreshing = Lock()
+        self._segments: dict[int, Segment] = {}
+        self._snapshot: Snapshot | None = None
 
     @classmethod
-    def open(cls, path: Path, encoder: Encoder, *, create: bool = False) -> "Library":
+    def open(
+        cls, path: Path, encoder: Encoder, *, create: bool = False, searchable: bool = True
+    ) -> "Library":
         """Open a library folder, or with `create` make one where there is none.
+
+        Without `searchable` the segments are not looked at until they are needed, so that a library
+        with a damaged one can be listed, checked and mended.
 
         Raises LibraryError if there is none, if it is damaged, or if it was made by another encoder or
         another version of Earmark.
         """
-        database = path / "catalogue.sqlite"
-        try:
-            if not database.is_file():
-                if not create:
-                    raise LibraryError(
-                        f"{path}: there is no library here; `earmark ingest` makes one"
-                    )
-                _create(path, database, encoder)
-            engine = catalogue.connect(database)
-            with engine.connect() as connection:
-                properties = catalogue.properties(connection)
-        except OSError as error:
-            raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None
-        except sql.exc.DBAPIError as error:
-            raise LibraryError(
-                f"{database}: the library's catalogue cannot be read ({error.orig}); "
-                "restore it from a backup"
-            ) from None
-        if properties.get("format") != str(catalogue.FORMAT):
-            raise LibraryError(
-                f"{path}: this library has format {properties.get('format')}, this Earmark reads "
-                f"format {catalogue.FORMAT}; use the Earmark that made it or ingest anew"
-            )
-        if properties["encoder"] != encoder.id:
-            raise LibraryError(
-                f"{path}: this library was made by encoder {properties['encoder']}, this is "
-                f"{encoder.id}; use that encoder or ingest into a new library"
-            )
-        library = cls(path, encoder, engine)
-        library.refresh()
+        if create and not (path / "catalogue.sqlite").is_file():
+            _create(path, encoder)
+        library = cls(path, encoder, engine_of(path, encoder))
+        if searchable:
+            library.refresh()
         return library
 
     def close(self) -> None:
@@ -94,19 +96,8 @@ class Library:
 
     def refresh(self) -> Snapshot:
         """The newest committed state, read only if there is a newer one than that in memory."""
-        with self._reading() as connection:
-            if catalogue.revision(connection) == self._snapshot.revision:
-                return self._snapshot
-        with self._refreshing, self._reading() as connection:
-            revision = catalogue.revision(connection)
-            if revision != self._snapshot.revision:
-                placements = catalogue.placements(connection)
-                rows = catalogue.segments(connection)
-                for name in {p.segment for p in placements} - self._segments.keys():
-                    path = self._segment_path(name)
-                    self._segments[name] = segment.read(path, rows[name][0])
-                self._snapshot = Snapshot(revision, placements, self._segments, self.encoder.codec)
-            return self._snapshot
+        with self._current() as (_, snapshot):
+            return snapshot
 
     def search(
         self, fingerprint: Fingerprint, *, max_e_value: float = REVIEW
@@ -120,29 +111,40 @@ class Library:
                 f"{fingerprint.source}: this fingerprint was made by encoder "
                 f"{fingerprint.encoder}, the library by {self.encoder.id}; make it anew"
             )
-        snapshot = self.refresh()
-        question = Question(fingerprint, snapshot, self.encoder, self._weigher)
-        matches = search(question, self._calibration, max_e_value)
+        with self._current() as (connection, snapshot):
+            named = snapshot.naming(partial(catalogue.numbered, connection))
+            question = Question(fingerprint, named, self.encoder, self._weigher)
+            matches = search(question, self._calibration, max_e_value)
         return matches, snapshot
 
     def recordings(
-        self, text: str | None = None, cursor: str | None = None, limit: int = 100
+        self,
+        text: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        rightsholder: str | None = None,
+        expired: bool = False,
     ) -> tuple[list[Recording], str | None]:
         """A page of recordings in order of ingest, and the cursor of the next one (None: no more).
 
-        text is looked for in ids, titles, artists, works, ISRCs, file names and rightsholders.
+        text is looked for in ids, titles, artists, works, ISRCs, file names and rightsholders;
+        `rightsholder` is one's whole name; `expired` asks for those whose licence has ended.
         Raises ValueError for a cursor that is none.
         """
         after = int(cursor) if cursor else 0
         if not 0 <= after < 2**63:
             raise ValueError(f"cursor {cursor!r} is out of range")
-        with self._reading() as connection:
-            found, more = catalogue.page(connection, text, after, limit)
+        day = catalogue.today() if expired else None
+        with self.reading() as connection:
+            found, more = catalogue.page(
+                connection, text, after, limit, rightsholder=rightsholder, expired_on=day
+            )
         return found, None if more is None else str(more)
 
     def recording(self, id: str) -> Recording:
         """One recording. Raises KeyError if there is none of that id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = catalogue.recording(connection, id)
         if found is None:
             raise KeyError(id)
@@ -150,54 +152,79 @@ class Library:
 
     def find(self, sha256: str) -> Recording | None:
         """The recording ingested from a file of that SHA-256, if any."""
-        with self._reading() as connection:
-            return catalogue.find(connection, sha256=sha256)
+        with self.reading() as connection:
+            return next(iter(catalogue.find(connection, sha256=sha256)), None)
+
+    def named(self, source: str) -> list[Recording]:
+        """The recordings ingested from files of that name."""
+        with self.reading() as connection:
+            return catalogue.find(connection, source=source)
 
     def info(self) -> dict[str, Any]:
-        """What the library holds and what it takes."""
-        with self._reading() as connection:
+        """What the library holds and what it takes; `audit` is the newest hash of the audit log."""
+        with self.reading() as connection:
             count, seconds, embeddings = catalogue.totals(connection)
             revision = catalogue.revision(connection)
+            _, audited = audit.newest(connection)
+            rows = catalogue.segments(connection)
         size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-        codes = embeddings * (self.encoder.codec.code_size + 2)
+        stored = sum(row.embeddings for row in rows)
         return {
             "path": str(self.path),
             "snapshot": str(revision),
             "recordings": count,
             "seconds": seconds,
             "embeddings": embeddings,
+            "removed_embeddings": stored - embeddings,
+            "segments": len(rows),
             "encoder": self.encoder.id,
             "bytes_on_disk": size,
-            "bytes_per_second": round(codes / seconds, 2) if seconds else 0.0,
+            "bytes_of_memory": self._memory(count, stored),
+            "bytes_per_second": round(embeddings * self._bytes_each / seconds, 2)
+            if seconds
+            else 0.0,
+            "audit": audited,
         }
 
+    def cost(self, recordings: int, seconds: float) -> Cost:
+        """What that many more recordings, of that many seconds in all, will take."""
+        embeddings = seconds / (self.encoder.step * REFERENCE_EVERY)
+        with self.reading() as connection:
+            count, _, _ = catalogue.totals(connection)
+            stored = sum(row.embeddings for row in catalogue.segments(connection))
+        return Cost(
+            round(embeddings * self._bytes_each + recordings * DISK_PER_RECORDING),
+            self._memory(count + recordings, stored + embeddings),
+        )
+
+    @property
+    def _bytes_each(self) -> float:
+        """Bytes of an embedding in a segment: its code, its number, its share of its block's bounds."""
+        codec = self.encoder.codec
+        return codec.code_size + 2 + 4 * (len(codec.coarse) + 1) / segment.BLOCK
+
+    def _memory(self, recordings: int, embeddings: float) -> int:
+        held = MEMORY_PER_RECORDING * recordings + self._bytes_each * embeddings
+        return round(MEMORY_OF_A_PROCESS + held)
+
     @contextmanager
-    def writer(self) -> Iterator["Writer"]:
+    def writer(self, by: str | None = None) -> Iterator["Writer"]:
         """The one writer. What it was given is committed when the block ends, also by an error.
 
+        `by` is the id of the key that writes, None for who sits at the machine.
         Raises LibraryLocked if another process is writing.
         """
-        lock = filelock.FileLock(self.path / "write.lock")
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise LibraryLocked(
-                f"{self.path}: another process is writing this library; try again when it is done"
-            ) from None
-        except OSError as error:
-            raise LibraryError(f"{self.path}: cannot be written: {error.strerror}") from None
-        try:
-            writer = Writer(self)
-            writer._delete_orphans()
+        from index.writer import Writer
+
+        with Writer.locked(self, by) as writer:
             try:
                 yield writer
             finally:
                 writer.commit()
-        finally:
-            lock.release()
 
     @contextmanager
-    def _reading(self) -> Iterator[sql.Connection]:
+    def reading(self) -> Iterator[sql.Connection]:
+        """One read transaction. Raises LibraryError where the catalogue cannot be read."""
         try:
             with self._engine.connect() as connection:
                 yield connection
@@ -206,137 +233,101 @@ class Library:
                 f"{self.path}: the library's catalogue cannot be read ({error.orig})"
             ) from None
 
-    def _segment_path(self, name: str) -> Path:
-        return self.path / "segments" / f"{name}.safetensors"
+    def segment_path(self, number: int) -> Path:
+        """Where a segment's file is."""
+        return self.path / "segments" / f"{number:08d}.safetensors"
 
+    def segment(self, row: catalogue.SegmentRow) -> Segment:
+        """A segment, mapped. Raises LibraryError if it is missing or damaged."""
+        codec = self.encoder.codec
+        path = self.segment_path(row.number)
+        return segment.read(path, row.embeddings, len(codec.coarse), codec.code_size)
 
-class Writer:
-    """Adds and removes recordings; made by `Library.writer`, used by one thread."""
+    @contextmanager
+    def _current(self) -> Iterator[tuple[sql.Connection, Snapshot]]:
+        """A read transaction and the state that it sees."""
+        while True:
+            with self.reading() as connection:
+                try:
+                    snapshot = self._load(connection)
+                except LibraryError:
+                    seen = catalogue.revision(connection)
+                    with self.reading() as newer:
+                        if catalogue.revision(newer) == seen:
+                            raise
+                else:
+                    yield connection, snapshot
+                    return
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
-        self._added: list[tuple[Recording, Codes, str]] = []
-        self._removed: set[str] = set()
-
-    def add(self, fingerprint: Fingerprint, metadata: Metadata) -> tuple[Recording, bool]:
-        """Put a recording into the library, at the latest when the writer is closed.
-
-        Returns it and True; or, if the library has the same audio, the recording that is there and
-        False: nothing is changed. By default the id is taken from the file's hash.
-
-        Raises ValueError for rights that are none, no rightsholder, or an id that is taken or unfit;
-        LibraryError for a fingerprint that is not a reference of this library's encoder.
-        """
-        if metadata.rights not in RIGHTS:
-            raise ValueError(f"rights {metadata.rights!r} are none of {', '.join(RIGHTS)}")
-        if not metadata.rightsholder.strip():
-            raise ValueError("a rightsholder is needed: no rights, no ingest")
-        if fingerprint.encoder != self._library.encoder.id or fingerprint.every != REFERENCE_EVERY:
-            raise LibraryError(f"{fingerprint.source}: not a reference fingerprint of this encoder")
-        codes = Codes(*self._library.encoder.codec.encode(fingerprint.embeddings))
-        sound = codes.sha256()
-        present = self._find(fingerprint.sha256, sound if len(codes) else None)
-        if present is not None:
-            return present, False
-        id = metadata.id or fingerprint.sha256[:16]
-        if not id.isprintable() or id != id.strip() or len(id) > _LONGEST_ID or id in (".", ".."):
-            raise ValueError(
-                f"id {id!r} cannot be one: printable, up to {_LONGEST_ID} characters, no space at "
-                "its ends, neither . nor .."
+    def _load(self, connection: sql.Connection) -> Snapshot:
+        """The state that a transaction sees; read only if it is not that in memory."""
+        revision, day = catalogue.revision(connection), catalogue.today()
+        snapshot = self._snapshot
+        if snapshot is not None and (snapshot.revision, snapshot.day) == (revision, day):
+            return snapshot
+        with self._refreshing:
+            placements = catalogue.placements(connection, day)
+            needed = set(placements.segment.tolist())
+            segments = {
+                row.number: self._segments.get(row.number) or self.segment(row)
+                for row in catalogue.segments(connection)
+                if row.number in needed
+            }
+            snapshot = Snapshot(
+                revision, day, placements, segments, self.encoder.codec, self._look_up
             )
-        if self._has(id):
-            raise ValueError(f"id {id!r} is taken by another recording")
-        recording = Recording(
-            **{field.name: getattr(metadata, field.name) for field in fields(Metadata)}
-            | {"id": id},
-            sha256=fingerprint.sha256,
-            duration=fingerprint.duration,
-            ingested_at=_now(),
-        )
-        self._added.append((recording, codes, sound))
-        return recording, True
+            self._segments, self._snapshot = segments, snapshot
+        return snapshot
 
-    def remove(self, id: str) -> None:
-        """Remove a recording, at the latest when the writer is closed. KeyError if there is none."""
-        if not self._has(id):
-            raise KeyError(id)
-        waiting = [item for item in self._added if item[0].id != id]
-        if len(waiting) < len(self._added):
-            self._added = waiting
-        else:
-            self._removed.add(id)
-
-    def commit(self) -> None:
-        """Make everything added and removed so far part of the library, or none of it."""
-        if not self._added and not self._removed:
-            return
-        library = self._library
-        try:
-            with library._engine.begin() as connection:
-                if self._removed:
-                    catalogue.remove_recordings(connection, self._removed, _now())
-                if self._added:
-                    self._write_segment(connection)
-                catalogue.next_revision(connection)
-        except (OSError, sql.exc.DBAPIError) as error:
-            raise LibraryError(
-                f"{library.path}: the library cannot be written ({error}); "
-                "what was committed before is safe"
-            ) from None
-        self._added, self._removed = [], set()
-
-    def _write_segment(self, connection: sql.Connection) -> None:
-        name = f"{catalogue.revision(connection) + 1:08d}"
-        parts = [codes for _, codes, _ in self._added]
-        codes = segment.concatenate(parts, self._library.encoder.codec.code_size)
-        sha256 = segment.write(self._library._segment_path(name), codes)
-        catalogue.add_segment(connection, name, len(codes), sha256)
-        rows = []
-        first = 0
-        for recording, part, sound in self._added:
-            rows.append((Placement(recording, name, first, len(part)), sound))
-            first += len(part)
-        catalogue.add_recordings(connection, rows)
-
-    def _find(self, sha256: str, sound: str | None) -> Recording | None:
-        """The recording present, or about to be, of that file or that sound."""
-        for recording, _, codes_sha256 in self._added:
-            if recording.sha256 == sha256 or codes_sha256 == sound:
-                return recording
-        with self._library._reading() as connection:
-            for wanted in ({"sha256": sha256}, {"codes_sha256": sound}):
-                found = catalogue.find(connection, **wanted) if all(wanted.values()) else None
-                if found is not None and found.id not in self._removed:
-                    return found
-        return None
-
-    def _has(self, id: str) -> bool:
-        if any(recording.id == id for recording, _, _ in self._added):
-            return True
-        if id in self._removed:
-            return False
-        with self._library._reading() as connection:
-            return catalogue.recording(connection, id) is not None
-
-    def _delete_orphans(self) -> None:
-        """Files that a writer left when it was killed before its commit."""
-        with self._library._reading() as connection:
-            named = catalogue.segments(connection).keys()
-        for file in (self._library.path / "segments").iterdir():
-            if file.suffix == ".partial" or file.stem not in named:
-                file.unlink(missing_ok=True)
+    def _look_up(self, number: int) -> Recording:
+        with self.reading() as connection:
+            return catalogue.numbered(connection, number)
 
 
-def _create(path: Path, database: Path, encoder: Encoder) -> None:
-    if path.exists() and any(path.iterdir()):
+def engine_of(path: Path, encoder: Encoder | None = None) -> sql.Engine:
+    """An engine on a library's catalogue, once it is known to be one, and that encoder's.
+
+    Raises LibraryError if it is none, or of another version of Earmark or another encoder.
+    """
+    database = path / "catalogue.sqlite"
+    try:
+        if not database.is_file():
+            raise LibraryError(f"{path}: there is no library here; `earmark ingest` makes one")
+        engine = catalogue.connect(database)
+        with engine.connect() as connection:
+            properties = catalogue.properties(connection)
+    except OSError as error:
+        raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None
+    except sql.exc.DBAPIError as error:
         raise LibraryError(
-            f"{path}: this folder holds other things and no library; name an empty or a new one"
+            f"{database}: the library's catalogue cannot be read ({error.orig}); if the folder is not "
+            "read-only, restore it from a backup"
+        ) from None
+    if properties.get("format") != str(catalogue.FORMAT):
+        raise LibraryError(
+            f"{path}: this library has format {properties.get('format')}, this Earmark reads "
+            f"format {catalogue.FORMAT}; use the Earmark that made it or ingest anew"
         )
-    (path / "segments").mkdir(parents=True)
-    engine = catalogue.connect(database)
-    catalogue.create(engine, encoder.id)
-    engine.dispose()
+    if encoder is not None and properties["encoder"] != encoder.id:
+        raise LibraryError(
+            f"{path}: this library was made by encoder {properties['encoder']}, this is "
+            f"{encoder.id}; use that encoder or ingest into a new library"
+        )
+    return engine
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _create(path: Path, encoder: Encoder) -> None:
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise LibraryError(
+                f"{path}: this folder holds other things and no library; name an empty or a new one"
+            )
+        (path / "segments").mkdir(parents=True)
+        engine = catalogue.connect(path / "catalogue.sqlite")
+        with engine.begin() as connection:
+            catalogue.create(connection, encoder.id)
+            audit.create(connection)
+        engine.dispose()
+        segment.synchronise(path)
+    except OSError as error:
+        raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None

@@ -1,45 +1,105 @@
-"""One committed state of a library in memory, and what a search asks of it.
+"""One committed state of a library, and what a search asks of it.
 
-Recordings' codes lie one after the other; number i of the whole belongs to the recording in whose run
-it falls. The FAISS index (inverted lists over the encoder's centroids, product-quantised residuals)
-finds the nearest numbers; codes of whole runs are decoded for alignment.
+Embeddings are numbered through all segments in their order; those of removed recordings, and of ones
+whose licence has ended, keep their numbers and are not found. What a recording is called is looked up
+when it is asked for, so that a million of them cost neither time at opening nor memory.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import overload
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
-from index.catalogue import Placement
-from index.segment import Codes, concatenate
+from index.catalogue import Placements
+from index.neighbours import nearest
+from index.recording import Recording
+from index.segment import Codes, Segment, arrange, concatenate
+
+
+class Recordings(Sequence[Recording]):
+    """The recordings of a snapshot, each looked up by its number when it is asked for."""
+
+    def __init__(self, numbers: NDArray[np.int64], look_up: Callable[[int], Recording]) -> None:
+        self.numbers = numbers
+        self._look_up = look_up
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Recording: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Recordings": ...
+    def __getitem__(self, index: int | slice) -> "Recording | Recordings":
+        if isinstance(index, slice):
+            return Recordings(self.numbers[index], self._look_up)
+        return self._look_up(int(self.numbers[index]))
 
 
 class Snapshot:
-    """Recordings and codes as of one revision; immutable, shared by threads."""
+    """Recordings and codes as of one revision; immutable, shared by threads.
+
+    Attributes
+    ----------
+    revision : number of commits that led here
+    day : on which the licences were looked at
+    recordings : those that can be found, in order of their codes
+    seconds : their audio
+    starts : number of each recording's first embedding, and of what comes after the last
+        [shape=(recordings + 1,)]
+    """
 
     def __init__(
-        self, revision: int, placements: list[Placement], segments: dict[str, Codes], codec: Codec
+        self,
+        revision: int,
+        day: str,
+        placements: Placements,
+        segments: dict[int, Segment],
+        codec: Codec,
+        look_up: Callable[[int], Recording],
     ) -> None:
         self.revision = revision
-        self.recordings = [placement.recording for placement in placements]
-        self.seconds = float(sum(recording.duration for recording in self.recordings))
-        runs = [
-            Codes(
-                segments[p.segment].lists[p.first : p.first + p.count],
-                segments[p.segment].codes[p.first : p.first + p.count],
-            )
-            for p in placements
-        ]
-        self.codes = concatenate(runs, codec.code_size)
-        self.starts = np.concatenate([[0], np.cumsum([len(run) for run in runs])]).astype(np.int64)
+        self.day = day
+        self.recordings = Recordings(placements.number, look_up)
+        self.seconds = float(placements.duration.sum())
+        order = sorted(segments)
+        self._segments = [segments[number] for number in order]
+        self._firsts = np.cumsum([0, *map(len, self._segments)])
+        self._counts = placements.count
+        in_order = np.searchsorted(order, placements.segment)
+        starts = self._firsts[in_order] + placements.first
+        self.starts = np.append(starts, self._firsts[-1]).astype(np.int64)
+        self._gone = _between(starts, starts + placements.count, int(self._firsts[-1]))
         self._codec = codec
-        self._index = _faiss_index(self.codes, codec)
+
+    @classmethod
+    def of(cls, works: Sequence[Codes], codec: Codec) -> "Snapshot":
+        """A snapshot of codes that are in no library, for calibration; its recordings have no names."""
+        counts = np.array([len(codes) for codes in works], np.int64)
+        numbers = np.arange(len(works))
+        placements = Placements(
+            numbers,
+            np.zeros_like(numbers),
+            np.cumsum(counts) - counts,
+            counts,
+            np.zeros(len(works)),
+        )
+        segment = arrange(concatenate(list(works), codec.code_size), len(codec.coarse))
+        return cls(0, "", placements, {0: segment}, codec, _nameless)
+
+    def naming(self, look_up: Callable[[int], Recording]) -> "Snapshot":
+        """The same state with another way to look recordings up."""
+        other = object.__new__(Snapshot)
+        other.__dict__ = self.__dict__ | {
+            "recordings": Recordings(self.recordings.numbers, look_up)
+        }
+        return other
 
     def __len__(self) -> int:
         """Embeddings in all."""
-        return len(self.codes)
+        return int(self._counts.sum())
 
     def nearest(
         self, embeddings: NDArray[np.float32], count: int, probes: int
@@ -48,42 +108,35 @@ class Snapshot:
 
         Each is compared with those in the `probes` lists whose centroids are nearest to it.
         """
-        parameters = faiss.SearchParametersIVF()
-        parameters.nprobe = probes
-        return self._index.search(np.ascontiguousarray(embeddings), count, params=parameters)
+        return nearest(embeddings, count, probes, self._segments, self._gone, self._codec)
 
     def owner(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index in `recordings` of the recordings that embeddings belong to."""
-        return np.searchsorted(self.starts, numbers, side="right") - 1
+        return np.searchsorted(self.starts[:-1], numbers, side="right") - 1
 
     def embeddings(self, recording: int, first: int, end: int) -> NDArray[np.float32]:
         """Stored embeddings first to end (excluded) of a recording [shape=(n, dimension)]."""
-        run = slice(self.starts[recording] + first, self.starts[recording] + end)
-        return self._codec.decode(self.codes.lists[run], self.codes.codes[run])
+        codes = self.codes(recording, first, end)
+        return self._codec.decode(codes.lists, codes.codes)
+
+    def codes(self, recording: int, first: int, end: int) -> Codes:
+        """Codes of a recording's embeddings first to end (excluded)."""
+        start = int(self.starts[recording])
+        at = int(np.searchsorted(self._firsts, start, side="right")) - 1
+        start -= int(self._firsts[at])
+        return self._segments[at].run(start + first, start + min(end, self.length(recording)))
 
     def length(self, recording: int) -> int:
         """Embeddings of a recording."""
-        return int(self.starts[recording + 1] - self.starts[recording])
+        return int(self._counts[recording])
 
 
-def _faiss_index(codes: Codes, codec: Codec) -> faiss.IndexIVFPQ:
-    """An inverted-list index holding codes under their numbers."""
-    lists, dimension = codec.coarse.shape
-    quantiser: Any = faiss.IndexFlatIP(dimension)
-    quantiser.add(codec.coarse)
-    index: Any = faiss.IndexIVFPQ(
-        quantiser, dimension, lists, codec.code_size, 8, faiss.METRIC_INNER_PRODUCT
-    )
-    index.own_fields = True
-    quantiser.this.disown()
-    faiss.copy_array_to_vector(codec.codebooks.ravel(), index.pq.centroids)
-    index.is_trained = True
-    order = np.argsort(codes.lists, kind="stable")
-    bounds = np.searchsorted(codes.lists[order], np.arange(lists + 1))
-    for number in range(lists):
-        ids = np.ascontiguousarray(order[bounds[number] : bounds[number + 1]], np.int64)
-        if len(ids):
-            rows = np.ascontiguousarray(codes.codes[ids])
-            index.invlists.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(rows))
-    index.ntotal = len(codes)
-    return index
+def _between(starts: NDArray[np.int64], ends: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """The runs of numbers below total that lie in none of the runs given [shape=(m, 2)]."""
+    first = np.append(0, ends)
+    end = np.append(starts, total)
+    return np.stack([first, end], axis=1)[end > first].astype(np.int64)
+
+
+def _nameless(number: int) -> Recording:
+    return Recording("", "", "open-licence", str(number))

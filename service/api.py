@@ -8,6 +8,7 @@ import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import date
 from hashlib import file_digest
 from importlib.metadata import version
 from typing import Annotated, Literal, TypeVar
@@ -27,8 +28,8 @@ from fingerprint.audio import SAMPLE_RATE, Limits
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
-from index.catalogue import Metadata, Recording
 from index.library import Library
+from index.recording import Metadata, Recording
 from service.metadata import describe
 from service.problems import (
     ProblemError,
@@ -79,6 +80,9 @@ class NewRecording(BaseModel):
     work: Text | None = None
     label: Text | None = None
     release_date: Text | None = None
+    licence_until: date | None = Field(
+        default=None, description="Last day (UTC) on which it answers queries."
+    )
 
 
 class Health(BaseModel):
@@ -331,7 +335,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
                 limits=service.limits,
                 name=name,
             )
-            fields = form.model_dump(exclude={"audio"}, exclude_none=True)
+            fields = form.model_dump(mode="json", exclude={"audio"}, exclude_none=True)
             return service.add(made, describe(name, made.tags, fields))
 
         try:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     from fingerprint.audio import Limits
     from fingerprint.encoder import Encoder
-    from index.catalogue import Recording
     from index.library import Library
+    from index.recording import Recording
+    from service.ingest import Candidate
+    from service.metadata import MetadataTable
     from service.query import Answer, Match
     from service.settings import Settings
 
@@ -126,10 +128,12 @@ def _encoder() -> "Encoder":
     return Encoder.load()
 
 
-def _open(settings: "Settings", encoder: "Encoder", *, create: bool = False) -> "Library":
+def _open(
+    settings: "Settings", encoder: "Encoder", *, create: bool = False, searchable: bool = False
+) -> "Library":
     from index.library import Library
 
-    return Library.open(settings.library, encoder, create=create)
+    return Library.open(settings.library, encoder, create=create, searchable=searchable)
 
 
 def _finish(failures: int) -> None:
@@ -164,10 +168,15 @@ def main() -> None:
 @click.option("--rightsholder", metavar="NAME", help="Who holds the rights in these recordings.")
 @click.option("--rights", type=click.Choice(RIGHTS), help="On what basis they are yours to add.")
 @click.option(
+    "--licence-until",
+    metavar="DATE",
+    help="Last day (UTC) on which they answer queries: 2027-12-31.",
+)
+@click.option(
     "--metadata",
     "metadata_file",
-    metavar="FILE.csv",
-    help="What is known of the files, a row each.",
+    metavar="FILE",
+    help="What is known of the files: a CSV, a row each, or a DDEX ERN 4 message (.xml).",
 )
 @jobs_option
 @json_option
@@ -176,6 +185,7 @@ def ingest(
     paths: Sequence[str],
     rightsholder: str | None,
     rights: str | None,
+    licence_until: str | None,
     metadata_file: str | None,
     as_json: bool,
 ) -> None:
@@ -185,15 +195,20 @@ def ingest(
     Examples:
       earmark ingest album/ single.flac --rightsholder "Blue Label" --rights owned
       earmark ingest archive/ --metadata archive.csv
+      earmark ingest delivery/ --metadata delivery/release.xml --rightsholder "Blue Label" \\
+          --rights licensed --licence-until 2027-12-31
 
     PATH is a file or a folder. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
     changes nothing and is not decoded. Nothing is added without a rights basis: --rightsholder and
     --rights, or those columns in every row of the metadata.
 
-    FILE.csv has a header. Its only required column is `file`, a path relative to FILE.csv or to a
-    PATH, or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
-    rightsholder and rights are known. What it leaves open is taken from the files' tags.
+    A CSV has a header. Its only required column is `file`, a path relative to the CSV or to a PATH,
+    or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
+    rightsholder, rights and licence_until are known. What it leaves open is taken from the files'
+    tags. Of a DDEX ERN 4 message (NewReleaseMessage, its name ends in .xml) the sound recordings'
+    ISRCs, titles, artists, labels, durations and files are read; a file that lasts much longer or
+    shorter than its message says is refused.
 
     Ctrl-C finishes and commits the files in hand, and leaves with status 130; again, it stops at
     once, and what was committed stays.
@@ -205,11 +220,11 @@ def ingest(
     """
     from service.ingest import find_candidates
     from service.ingest import ingest as ingest_files
-    from service.metadata import MetadataError, MetadataTable
+    from service.metadata import MetadataError
 
     settings = _settings()
     try:
-        table = MetadataTable.load(Path(metadata_file)) if metadata_file else None
+        table = _metadata(Path(metadata_file)) if metadata_file else None
     except MetadataError as error:
         raise click.UsageError(str(error)) from error
     given = {"rightsholder": rightsholder, "rights": rights}
@@ -219,18 +234,21 @@ def ingest(
     for name, value in given.items():
         lacking = [row.number for row in table.rows if name not in row.fields] if table else [0]
         if not value and lacking:
-            where = f" (or in row {lacking[0]} of {metadata_file})" if table else ""
+            where = f" (or in {table.unit} {lacking[0]} of {metadata_file})" if table else ""
             raise click.UsageError(f"no rights basis: --{name} is missing{where}")
+    if licence_until:
+        given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
     candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
     if idle:
         complain(
             f"warning: {len(idle)} rows of {metadata_file} name none of the files, "
-            f"the first is row {idle[0].number}: {idle[0].file}"
+            f"the first is number {idle[0].number}: {idle[0].file}"
         )
     counts = {"added": 0, "unchanged": 0, "failed": 0}
     encoder = _encoder()
     library = _open(settings, encoder, create=True)
+    _tell_cost(library, candidates)
     stop = Event()
     with _stopping(stop) as signals, _progress(sum(it.size for it in candidates), "B") as bar:
         outcomes = ingest_files(
@@ -259,6 +277,33 @@ def ingest(
         complain(f"stopped: what was finished is committed, {left} files were not begun")
         sys.exit(128 + signals[0])
     _finish(counts["failed"])
+
+
+def _metadata(path: Path) -> "MetadataTable":
+    from service.ern import load_message
+    from service.metadata import MetadataTable
+
+    return load_message(path) if path.suffix.lower() == ".xml" else MetadataTable.load(path)
+
+
+def _tell_cost(library: "Library", candidates: "Sequence[Candidate]") -> None:
+    """Say what an ingest will take: at a terminal, or where the disk seems to be too small."""
+    from service.estimate import estimate
+
+    line, enough = estimate(library, candidates)
+    if not enough:
+        complain(f"warning: the disk may be too small: {line}")
+    elif candidates and sys.stderr.isatty():
+        complain(line)
+
+
+def _date(value: str) -> str:
+    from datetime import date
+
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise click.UsageError(f"--licence-until {value}: no date like 2027-12-31") from None
 
 
 @contextmanager
@@ -328,7 +373,7 @@ def query(clips: Sequence[str], as_json: bool) -> None:
 
     settings = _settings()
     encoder = _encoder()
-    library = _open(settings, encoder)
+    library = _open(settings, encoder, searchable=True)
     failures = 0
     with _progress(len(clips), "clip") as bar:
         for answer in answers(
@@ -378,22 +423,85 @@ def _name_of(recording: "Recording | Match") -> str:
     return f"{name} ({recording.artist})" if recording.artist else name
 
 
-@main.command(name="list", epilog=_EXIT_STATUSES)
+@main.command(
+    short_help="Change what is said of recordings: names, rights, licence terms.",
+    epilog=_EXIT_STATUSES,
+)
+@click.argument("metadata_file", metavar="FILE.csv")
 @json_option
 @library_option
-def list_recordings(as_json: bool) -> None:
+def change(metadata_file: str, as_json: bool) -> None:
+    """Change what is said of recordings: names, rights, licence terms. Fingerprints stay as they are.
+
+    \b
+    Example:
+      earmark change renewed.csv
+
+    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the name of the file
+    that it was ingested from; the other columns are those of `earmark ingest`. A cell that is empty
+    leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
+    and the others still count.
+
+    \b
+    JSON, a line per row:
+      {"row", "recording": id or null, "status": "changed|unchanged|failed",
+       "error": {"type", "detail"} or null}
+    """
+    from service.change import KEYS
+    from service.change import change as change_recordings
+    from service.metadata import MetadataError, MetadataTable
+
+    library = _open(_settings(), _encoder())
+    try:
+        table = MetadataTable.load(Path(metadata_file), KEYS)
+    except MetadataError as error:
+        raise click.UsageError(str(error)) from error
+    for column in table.unknown_columns:
+        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    counts = {"changed": 0, "unchanged": 0, "failed": 0}
+    for outcome in change_recordings(library, table):
+        counts[outcome.status] += 1
+        if as_json:
+            _print_json(vars(outcome))
+        elif outcome.error:
+            complain(outcome.error["detail"])
+    if not as_json:
+        click.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
+    _finish(counts["failed"])
+
+
+@main.command(name="list", epilog=_EXIT_STATUSES)
+@click.option("--expired", is_flag=True, help="Only those whose licence has ended.")
+@click.option("--rightsholder", metavar="NAME", help="Only those of this rightsholder.")
+@click.option("--duplicates", is_flag=True, help="Only pairs of recordings that sound the same.")
+@json_option
+@library_option
+def list_recordings(
+    expired: bool, rightsholder: str | None, duplicates: bool, as_json: bool
+) -> None:
     """List the recordings of the library.
 
     \b
     Examples:
       earmark list
+      earmark list --expired --rightsholder "Blue Label"
+      earmark list --duplicates
       earmark list --json | jq -r .isrc
+
+    --duplicates searches the library for each of its recordings, which takes a while, and names
+    those whose sound is the same under two ids, other encodings included. With --json each line is
+    {"recordings": [two recordings], "share": of the longer one that matches the other}.
     """
     from service.recording import RecordingEntry
     from service.wording import clock, table
 
     library = _open(_settings(), _encoder())
-    recordings = _recordings(library)
+    if duplicates:
+        if expired or rightsholder is not None:
+            raise click.UsageError("--duplicates goes with neither --expired nor --rightsholder")
+        _list_duplicates(library, as_json)
+        return
+    recordings = _recordings(library, rightsholder=rightsholder, expired=expired)
     if as_json:
         for recording in recordings:
             click.echo(RecordingEntry.model_validate(recording).model_dump_json())
@@ -401,14 +509,34 @@ def list_recordings(as_json: bool) -> None:
     rows = [(it.id, _name_of(it), clock(it.duration), it.rightsholder) for it in recordings]
     if rows:
         click.echo(table(("ID", "RECORDING", "LENGTH", "RIGHTSHOLDER"), rows))
+    elif expired or rightsholder is not None:
+        complain("the library has no such recordings")
     else:
         complain("the library has no recordings yet; `earmark ingest` adds some")
 
 
-def _recordings(library: "Library") -> "Iterator[Recording]":
+def _list_duplicates(library: "Library", as_json: bool) -> None:
+    from index.duplicates import duplicates
+    from service.recording import RecordingEntry
+    from service.wording import table
+
+    rows = []
+    for pair in duplicates(library):
+        both = [pair.first, pair.second]
+        entries = [RecordingEntry.model_validate(it).model_dump() for it in both]
+        if as_json:
+            _print_json({"recordings": entries, "share": round(pair.share, 3)})
+        rows.append([text for it in both for text in (it.id, _name_of(it))])
+    if rows and not as_json:
+        click.echo(table(("ID", "RECORDING", "SAME AS", "RECORDING"), rows))
+    elif not rows:
+        complain("no two recordings sound the same")
+
+
+def _recordings(library: "Library", **only: Any) -> "Iterator[Recording]":
     cursor: str | None = None
     while True:
-        page, cursor = library.recordings(cursor=cursor, limit=1000)
+        page, cursor = library.recordings(cursor=cursor, limit=1000, **only)
         yield from page
         if cursor is None:
             return
@@ -507,6 +635,113 @@ def info(as_json: bool) -> None:
         _print_json(fields)
     else:
         _print_fields(fields)
+
+
+@main.command(
+    short_help="Check that the library is whole, and say how to mend it.", epilog=_EXIT_STATUSES
+)
+@json_option
+@library_option
+def verify(as_json: bool) -> None:
+    """Check that the library is whole, and say how to mend what is not. Nothing is changed.
+
+    \b
+    Example:
+      earmark verify
+
+    The catalogue, the audit log's chain, every segment's checksum and every recording's codes are
+    checked; others may read and write meanwhile. Exit status 3 if anything is damaged.
+
+    \b
+    JSON, a line for each damage, none if all is well:
+      {"what", "mend", "recordings": [ids that are affected]}
+    """
+    from index.verify import orphans
+    from index.verify import verify as verify_library
+
+    library = _open(_settings(), _encoder())
+    count = 0
+    for count, damage in enumerate(verify_library(library), start=1):  # noqa: B007
+        if as_json:
+            _print_json(vars(damage))
+        else:
+            click.echo(f"{damage.what}\n  to mend it: {damage.mend}")
+    if count:
+        sys.exit(LIBRARY_UNUSABLE)
+    if not as_json:
+        click.echo(f"all is well with {library.info()['recordings']} recordings")
+    if left := orphans(library):
+        complain(f"{len(left)} files are of no commit; the next command that writes deletes them")
+
+
+@main.command(short_help="Drop removed recordings' fingerprints for good.", epilog=_EXIT_STATUSES)
+@json_option
+@library_option
+def compact(as_json: bool) -> None:
+    """Merge small segments, and drop removed recordings' fingerprints for good.
+
+    \b
+    Example:
+      earmark compact
+
+    Queries go on meanwhile, and other writers are refused. It takes up to 100 MB of the disk until
+    it is done; stopped at any moment, it loses nothing.
+
+    \b
+    JSON, a line:
+      {"segments_before", "segments", "embeddings", "dropped"}
+    """
+    from index.compaction import compact as compact_library
+
+    library = _open(_settings(), _encoder())
+    before = library.info()["segments"]
+    with _progress(before, "segment") as bar:
+        dropped = 0
+        for merged in compact_library(library):
+            dropped += merged.dropped
+            bar.update(merged.segments)
+    info = library.info()
+    fields = {
+        "segments_before": before,
+        "segments": info["segments"],
+        "embeddings": info["embeddings"],
+        "dropped": dropped,
+    }
+    if as_json:
+        _print_json(fields)
+    else:
+        click.echo(f"{before} segments are {info['segments']}, {dropped} embeddings dropped")
+
+
+@main.command(short_help="Copy the library, also while it is in use.", epilog=_EXIT_STATUSES)
+@click.argument("folder", metavar="DIR")
+@json_option
+@library_option
+def snapshot(folder: str, as_json: bool) -> None:
+    """Copy the library as of one commit into DIR, also while it is read and written.
+
+    \b
+    Example:
+      earmark snapshot /backup/earmark-2027-01-31
+      earmark --library /backup/earmark-2027-01-31 verify
+
+    DIR must not exist, and exists only once it is whole; it is a library like any other. On the same
+    file system segments are shared by hard links, so for safety from a failing disk name another.
+
+    \b
+    JSON, a line:
+      {"path", "snapshot", "recordings"}
+    """
+    from index.backup import backup
+
+    library = _open(_settings(), _encoder())
+    revision = backup(library, Path(folder))
+    recordings = _open(_settings().model_copy(update={"library": Path(folder)}), _encoder())
+    count = recordings.info()["recordings"]
+    if as_json:
+        _print_json({"path": folder, "snapshot": str(revision), "recordings": count})
+    else:
+        click.echo(f"{count} recordings, snapshot {revision}, in {folder}")
 
 
 @main.command(

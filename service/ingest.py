@@ -37,6 +37,10 @@ AUDIO_EXTENSIONS = frozenset(
 BATCH_FILES = 200
 BATCH_SECONDS = 60.0
 
+# Seconds by which a file may differ from what its metadata says, or 5 % if that is more: silence at its
+# ends, and no more.
+OTHER_LENGTH = 5.0
+
 
 class ErrorObject(TypedDict):
     """The contract's error of one input."""
@@ -58,12 +62,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file to ingest, its size in bytes and what is known about it; or why it cannot be."""
+    """A file to ingest, its size in bytes, what is known about it, how long it is said to last (s)."""
 
     path: Path
     size: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)
-    error: ErrorObject | None = None
+    seconds: float | None = None
 
 
 def failed(path: Path | str, kind: str, detail: str) -> Outcome:
@@ -108,7 +112,7 @@ def find_candidates(
             where = f"{table.where(row)}: " if table and row else ""
             failures.append(failed(file, "metadata", where + problem))
         else:
-            candidates.append(Candidate(file, size, fields))
+            candidates.append(Candidate(file, size, fields, row.seconds if row else None))
     failures += [
         failed(table.path, "metadata", f"{table.where(row)}: {row.problem}")
         for row in unused
@@ -178,6 +182,7 @@ def ingest(
                 result = future.result()
                 if isinstance(result, Fingerprint):
                     try:
+                        _require_length(candidate, result)
                         metadata = describe(
                             as_text(candidate.path.name), result.tags, candidate.fields
                         )
@@ -199,6 +204,16 @@ def ingest(
                 committed = time.monotonic()
         writer.commit()
         yield from batch
+
+
+def _require_length(candidate: Candidate, made: Fingerprint) -> None:
+    """Raises ValueError if a file cannot be what its metadata is about: it lasts too long or short."""
+    said = candidate.seconds
+    if said is not None and abs(made.duration - said) > max(OTHER_LENGTH, 0.05 * said):
+        raise ValueError(
+            f"{candidate.path}: lasts {made.duration:.0f} s where its metadata says {said:.0f} s: "
+            "is it another recording's file?"
+        )
 
 
 def _prepare(

@@ -7,11 +7,11 @@ empty is filled by `--rightsholder` and `--rights` and, for the rest, by the tag
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fingerprint.errors import EarmarkError
-from index.catalogue import RIGHTS, Metadata
+from index.recording import RIGHTS, Metadata
 
 COLUMNS = (
     "file",
@@ -25,7 +25,9 @@ COLUMNS = (
     "release_date",
     "rightsholder",
     "rights",
+    "licence_until",
 )
+EMPTY = "-"  # a cell of this alone empties a field, where metadata is changed
 _FROM_TAGS = ("title", "artist", "isrc", "label", "release_date")
 
 
@@ -35,25 +37,30 @@ class MetadataError(EarmarkError):
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its number as a spreadsheet shows it, its known fields, what is wrong with it."""
+    """One row: its number as a spreadsheet shows it, its known fields, what is wrong with it.
+
+    `seconds` is how long the recording is said to last.
+    """
 
     number: int
     file: str
     fields: Mapping[str, str]
     problem: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class MetadataTable:
-    """The rows of one CSV file, and the columns of it that Earmark does not know."""
+    """The rows of one metadata file, the columns that Earmark does not know, what a row is called."""
 
     path: Path
     rows: Sequence[Row]
     unknown_columns: Sequence[str]
+    unit: str = "row"
 
     @classmethod
-    def load(cls, path: Path) -> "MetadataTable":
-        """Read a CSV file; raises MetadataError when it is not a readable CSV with `file`.
+    def load(cls, path: Path, keys: Sequence[str] = ("file",)) -> "MetadataTable":
+        """Read a CSV file; raises MetadataError when it is not a readable CSV with one of `keys`.
 
         A row that cannot be used is kept, with its problem, so that the other rows still count.
         """
@@ -61,9 +68,9 @@ class MetadataTable:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream)
                 header = [name.strip() for name in reader.fieldnames or ()]
-                _check_header(path, header)
+                _check_header(path, header, keys)
                 reader.fieldnames = header
-                rows = [_row(reader.line_num, cells, len(header)) for cells in reader]
+                rows = [_row(reader.line_num, cells, len(header), keys) for cells in reader]
         except OSError as error:
             raise MetadataError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -99,52 +106,69 @@ class MetadataTable:
                 if len(found) > 1:
                     problem = f"{row.file!r} could be {len(found)} of the files; write its folder"
                 elif file in assigned:
-                    problem = f"row {assigned[file].number} is about the same file"
-                assigned[file] = Row(row.number, row.file, row.fields, problem)
+                    problem = f"{self.unit} {assigned[file].number} is about the same file"
+                assigned[file] = replace(row, problem=problem)
         return assigned, unused
 
     def where(self, row: Row) -> str:
         """`catalogue.csv, row 5`."""
-        return f"{self.path}, row {row.number}"
+        return f"{self.path}, {self.unit} {row.number}"
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    if "file" not in header:
+def _check_header(path: Path, header: Sequence[str], keys: Sequence[str]) -> None:
+    if not set(keys) & set(header):
         hint = "its columns are " + ", ".join(header) if header else "it is empty"
         if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
             hint = "its separator is not a comma; save it with commas"
-        raise MetadataError(f"{path} has no column `file`: {hint}")
+        raise MetadataError(f"{path} has no column {_either(keys)}: {hint}")
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise MetadataError(f"{path} has two columns of the name {', '.join(twice)}")
 
 
-def _row(number: int, cells: Mapping[str | None, object], width: int) -> Row:
+def _either(keys: Sequence[str]) -> str:
+    return " or ".join(f"`{key}`" for key in keys)
+
+
+def _row(number: int, cells: Mapping[str | None, object], width: int, keys: Sequence[str]) -> Row:
     fields = {
         name: value.strip()
         for name, value in cells.items()
         if name in COLUMNS and isinstance(value, str) and value.strip()
     }
     fields = {str(name): value for name, value in fields.items()}
+    lacking = not fields.keys() & set(keys)
     file = fields.pop("file", "")
     problem = None
     extra = cells.get(None)
     if isinstance(extra, list):
         problem = f"{width + len(extra)} cells, but the header has {width}"
-    elif not file:
-        problem = "no `file`"
-    elif fields.get("rights", RIGHTS[0]) not in RIGHTS:
-        problem = f"rights {fields['rights']!r} is none of {', '.join(RIGHTS)}"
+    elif lacking:
+        problem = f"no {_either(keys)}"
+    else:
+        said = {name: value for name, value in fields.items() if value != EMPTY}
+        problem = _unsound({"rightsholder": "another's", "rights": RIGHTS[0]} | said)
     return Row(number, file, fields, problem)
 
 
 def describe(source: str, tags: Mapping[str, str], fields: Mapping[str, str]) -> Metadata:
     """The metadata of one recording: the given fields first, the file's own tags for the rest.
 
-    Raises MetadataError where there is no rights basis: no rights basis, no ingest.
+    Raises MetadataError where there is no rights basis (no rights basis, no ingest) or no sound one.
     """
     for name in ("rightsholder", "rights"):
         if not fields.get(name):
             raise MetadataError(f"no {name}: give --{name}, or a metadata row with that column")
+    if problem := _unsound(fields):
+        raise MetadataError(problem)
     known = {name: tags[name] for name in _FROM_TAGS if tags.get(name)} | dict(fields)
     return Metadata(source=source, **known)
+
+
+def _unsound(fields: Mapping[str, str]) -> str | None:
+    """What keeps a library from holding these fields, `rightsholder` and `rights` among them."""
+    try:
+        Metadata(source="", **fields).require_sound()
+    except ValueError as error:
+        return str(error)
+    return None

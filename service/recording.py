@@ -22,6 +22,9 @@ class RecordingEntry(BaseModel):
     release_date: str | None
     rightsholder: str
     rights: Rights = Field(description="On what basis it is here.")
+    licence_until: str | None = Field(description="Last day (UTC) on which it answers queries.")
+    supplied_at: str = Field(description="When its rights were last stated; ISO 8601, UTC.")
+    supplied_by: str | None = Field(description="Id of the key that stated them; null: no key.")
     source: str = Field(description="Name of the file that it was ingested from.")
     sha256: str = Field(description="Of that file's bytes.")
     duration: float = Field(description="Seconds.")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -10,6 +11,7 @@ from melodies import RATE, melody, write
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from index.library import Library
+from service.estimate import estimate
 from service.ingest import AUDIO_EXTENSIONS, Candidate, Outcome, find_candidates, ingest
 from service.metadata import MetadataError, MetadataTable, describe
 
@@ -228,3 +230,37 @@ def test_a_stopped_ingest_begins_no_other_file(tmp_path: Path) -> None:
 def test_extensions_are_written_as_they_are_compared() -> None:
     assert {".mp3", ".flac", ".mp4"} < AUDIO_EXTENSIONS
     assert all(name == name.lower() and name[0] == "." for name in AUDIO_EXTENSIONS)
+
+
+def test_what_an_ingest_takes_is_estimated_before_it_starts(tmp_path: Path, monkeypatch) -> None:
+    library, _ = take_in(tmp_path, [])
+    files = [Candidate(Path("a.wav"), 176_400 * 600), Candidate(Path("b.mp3"), 16_000 * 3000)]
+    line, enough = estimate(library, files)
+    assert line.startswith("2 files, about 1:00:00.0 of audio: the library takes 1")
+    assert enough
+    cost = library.cost(len(files), 3600)
+    assert 36 * 3600 < cost.disk < 40 * 3600 + 10_000
+    assert cost.memory > library.info()["bytes_of_memory"]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert not estimate(library, files)[1]
+
+
+def test_of_many_rows_three_bad_ones_are_three_errors(tmp_path: Path) -> None:
+    names = [f"{number}.mp3" for number in range(10_000)]
+    touch(tmp_path, *names)
+    lines = [f"{name},Title {name},owned," for name in names]
+    lines[41] = "41.mp3,Title,stolen,"
+    lines[4199] = "4199.mp3,Title,licensed,next year"
+    lines[9999] = "9999.mp3,Title,owned,,,"
+    rows = table(tmp_path, "\n".join(["file,title,rights,licence_until", *lines]))
+    candidates, failures, unused = find_candidates([tmp_path], {"rightsholder": "Me"}, rows)
+    assert (len(candidates), unused) == (9997, [])
+    assert sorted(
+        failure.error["detail"].partition("metadata.csv, ")[2]
+        for failure in failures
+        if failure.error
+    ) == [
+        "row 10001: 6 cells, but the header has 4",
+        "row 4201: licence_until 'next year' is no date like 2027-12-31",
+        "row 43: rights 'stolen' is none of owned, licensed, open-licence, public-domain",
+    ]

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fingerprint.encoder import Encoder
+from index.backup import backup
+from index.catalogue import FORMAT
+from index.compaction import compact
 from index.errors import LibraryError, LibraryLocked
-from index.library import Library, Metadata
+from index.library import Library
+from index.recording import Metadata
+from index.verify import verify
 
 ENCODER = Encoder.load()
 
@@ -233,7 +239,7 @@ def test_what_is_no_usable_library_is_refused(tmp_path, library):
     change("format", "99")
     with pytest.raises(LibraryError, match="format 99"):
         Library.open(library.path, ENCODER)
-    change("format", "1")
+    change("format", str(FORMAT))
     (segment,) = (library.path / "segments").iterdir()
     whole = segment.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
@@ -261,16 +267,14 @@ def test_another_encoders_fingerprint_is_refused(library):
 
 
 class Model(RuleBasedStateMachine):
-    """A library against a dictionary."""
+    """A library against a dictionary: by id, the sound's seed, title, and whether its licence ended."""
 
     @initialize()
     def begin(self):
-        import tempfile
-
         self.folder = tempfile.TemporaryDirectory()
         self.library = Library.open(Path(self.folder.name, "library"), ENCODER, create=True)
         self.reader = Library.open(self.library.path, ENCODER)
-        self.model: dict[str, int] = {}
+        self.model: dict[str, tuple[int, str | None, bool]] = {}
 
     @rule(seeds=st.lists(st.integers(0, 5), min_size=1, max_size=3))
     def ingest(self, seeds):
@@ -279,35 +283,61 @@ class Model(RuleBasedStateMachine):
                 fingerprint = reference(ENCODER, track(ENCODER, seed, 8))
                 recording, added = writer.add(fingerprint, metadata(id=f"id-{seed}"))
                 assert added == (f"id-{seed}" not in self.model)
-                self.model[recording.id] = seed
+                self.model.setdefault(recording.id, (seed, None, False))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def remove(self, data):
+        ids = data.draw(st.lists(st.sampled_from(sorted(self.model)), min_size=1, unique=True))
+        with self.library.writer() as writer:
+            for id in ids:
+                writer.remove(id)
+                del self.model[id]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), title=st.text(max_size=5), ended=st.booleans())
+    def change(self, data, title, ended):
         id = data.draw(st.sampled_from(sorted(self.model)))
         with self.library.writer() as writer:
-            writer.remove(id)
-        del self.model[id]
+            until = "2001-01-31" if ended else None
+            writer.change(id, {"title": title, "licence_until": until})
+        self.model[id] = (self.model[id][0], title, ended)
+
+    @rule()
+    def compact(self):
+        list(compact(self.library))
+        assert self.library.info()["segments"] == bool(self.model)
+        assert self.library.info()["removed_embeddings"] == 0
 
     @rule()
     def reopen(self):
         self.library.close()
         self.library = Library.open(self.library.path, ENCODER)
 
+    @rule()
+    def go_on_with_a_backup(self):
+        copy = Path(self.folder.name, str(self.library.refresh().revision))
+        if not copy.exists():
+            backup(self.library, copy)
+            self.library, self.reader = (Library.open(copy, ENCODER) for _ in range(2))
+
     @invariant()
     def everyone_sees_the_model(self):
+        answering = {id: seed for id, (seed, _, ended) in self.model.items() if not ended}
         for library in (self.library, self.reader):
-            listed = [recording.id for recording in library.recordings()[0]]
-            assert sorted(listed) == sorted(self.model)
+            listed = {it.id: it.title for it in library.recordings()[0]}
+            assert listed == {id: title for id, (_, title, _) in self.model.items()}
             snapshot = library.refresh()
-            assert sorted(r.id for r in snapshot.recordings) == sorted(self.model)
-            assert len(snapshot) == sum(len(track(ENCODER, s, 8)[::5]) for s in self.model.values())
+            assert {it.id for it in snapshot.recordings} == set(answering)
+            for number, recording in enumerate(snapshot.recordings):
+                stored = snapshot.embeddings(number, 0, snapshot.length(number))
+                sound = track(ENCODER, answering[recording.id], 8)[::5]
+                assert (stored == ENCODER.codec.decode(*ENCODER.codec.encode(sound))).all()
+            assert list(verify(library)) == []
 
     def teardown(self):
-        self.library.close()
-        self.reader.close()
         self.folder.cleanup()
 
 
-Model.TestCase.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
+Model.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
 TestModel = Model.TestCase

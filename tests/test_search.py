@@ -12,7 +12,8 @@ from benchmarks.calibrate import Null, fit
 from fingerprint.encoder import Encoder
 from index.align import align
 from index.errors import LibraryError
-from index.library import Library, Metadata
+from index.library import Library
+from index.recording import Metadata
 from index.significance import HIGHEST, LOWEST, PRICE, Calibration, Tail, Weigher
 
 ENCODER = Encoder.load()

@@ -9,8 +9,8 @@ from typing import Any
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
-from index.catalogue import Metadata
 from index.library import Library
+from index.recording import Metadata
 
 SOFTEST = math.inf  # E-value: what the gate refuses is asked for as well, to rank it
 

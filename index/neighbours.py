@@ -1,0 +1,117 @@
+"""The stored embeddings nearest to a query's, by product-quantised codes, in the lists that are probed.
+
+The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
+table[s, e] = q_s·codebook[s, e] (Jégou et al. 2011, asymmetric distance, for inner products). The tables
+of one query fit the innermost cache; the codes of a list are read where they lie in the mapped segments.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from fingerprint.codec import Codec
+from index.segment import BLOCK, Segment
+
+
+def nearest(
+    embeddings: NDArray[np.float32],
+    count: int,
+    probes: int,
+    segments: Sequence[Segment],
+    gone: NDArray[np.int64],
+    codec: Codec,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Similarities and numbers [shape=(n, count)] of the nearest embeddings, best first.
+
+    Embeddings are numbered through all segments; a row that is not filled ends in -inf and -1.
+    `probes` is how many lists are searched for each query [shape=(n, dimension)]; `gone` [shape=(m, 2)]
+    are runs of numbers (first, end), ascending, that are not to be found.
+    """
+    closeness = embeddings @ codec.coarse.T
+    lists = np.argpartition(-closeness, probes - 1, axis=1)[:, :probes].astype(np.int64)
+    slices, entries, width = codec.codebooks.shape
+    parts = embeddings.reshape(len(embeddings), slices, width).transpose(1, 0, 2)
+    tables = np.empty((len(embeddings), slices, entries), np.float32)
+    for s in range(slices):
+        tables[:, s] = parts[s] @ codec.codebooks[s].T
+    similarity = np.full((len(embeddings), count), -np.inf, np.float32)
+    numbers = np.full((len(embeddings), count), -1, np.int64)
+    close = np.take_along_axis(closeness, lists, axis=1)
+    first = 0
+    for segment in segments:
+        _scan(
+            tables.reshape(len(embeddings), slices * entries),
+            close,
+            lists,
+            segment.bounds,
+            segment.ids,
+            segment.codes,
+            first,
+            gone,
+            similarity,
+            numbers,
+        )
+        first += len(segment)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    return np.take_along_axis(similarity, order, 1), np.take_along_axis(numbers, order, 1)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _scan(tables, close, lists, bounds, ids, codes, first, gone, similarity, numbers):
+    """Put the embeddings of one segment into each query's heap, whose root is its least similar."""
+    slices = codes.shape[1]
+    for i in range(len(tables)):
+        table = tables[i]
+        least = similarity[i, 0]
+        for block in range(len(bounds)):
+            for j in range(lists.shape[1]):
+                number = lists[i, j]
+                for place in range(bounds[block, number], bounds[block, number + 1]):
+                    # four sums, so that no addition waits for the one before
+                    a = b = c = d = np.float32(0.0)
+                    for s in range(0, slices - 3, 4):
+                        a += table[s * 256 + codes[place, s]]
+                        b += table[(s + 1) * 256 + codes[place, s + 1]]
+                        c += table[(s + 2) * 256 + codes[place, s + 2]]
+                        d += table[(s + 3) * 256 + codes[place, s + 3]]
+                    for s in range(slices - slices % 4, slices):
+                        a += table[s * 256 + codes[place, s]]
+                    value = close[i, j] + ((a + b) + (c + d))
+                    if value > least:
+                        found = first + block * BLOCK + np.int64(ids[place])
+                        if not _within(found, gone):
+                            _replace_least(similarity[i], numbers[i], value, found)
+                            least = similarity[i, 0]
+
+
+@njit(cache=True, nogil=True)
+def _within(number, runs):
+    """Whether one of the runs (first, end), ascending, holds a number: by bisection."""
+    low, high = 0, len(runs)
+    while low < high:
+        middle = (low + high) // 2
+        if runs[middle, 1] <= number:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(runs) and runs[low, 0] <= number
+
+
+@njit(cache=True, nogil=True)
+def _replace_least(values, numbers, value, number):
+    """Put a pair in the place of a heap's least one, and the heap in order again."""
+    count = len(values)
+    here = 0
+    while True:
+        child = 2 * here + 1
+        if child >= count:
+            break
+        if child + 1 < count and values[child + 1] < values[child]:
+            child += 1
+        if values[child] >= value:
+            break
+        values[here], numbers[here] = values[child], numbers[child]
+        here = child
+    values[here], numbers[here] = value, number

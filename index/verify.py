@@ -1,0 +1,97 @@
+"""Whether a library is whole: all that can be checked, and how to mend what is not as it should be."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from index import audit, catalogue, segment
+from index.catalogue import SegmentRow
+from index.errors import LibraryError
+from index.library import Library
+
+RESTORE = "restore the library from a backup"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not as it should be, how to mend it, the ids of the recordings it affects."""
+
+    what: str
+    mend: str
+    recordings: list[str] = field(default_factory=list)
+
+
+def verify(library: Library) -> Iterator[Damage]:
+    """Check everything: the catalogue, the audit log, every file, every recording's codes.
+
+    A library that others read and write meanwhile is checked as of one commit.
+    """
+    with library.reading() as connection:
+        for pragma in ("integrity_check", "foreign_key_check"):
+            for found in connection.exec_driver_sql(f"PRAGMA {pragma}").fetchmany(10):
+                if found[0] != "ok":
+                    said = " ".join(map(str, found))
+                    yield Damage(f"the catalogue is damaged: {said}", RESTORE)
+        logged: dict[str, str] = {}
+        try:
+            for entry in audit.entries(connection):
+                if entry.kind == "ingest":
+                    logged[str(entry.recording)] = entry.details["codes_sha256"]
+                elif entry.kind == "remove":
+                    logged.pop(str(entry.recording), None)
+        except (ValueError, KeyError) as error:
+            yield Damage(str(error), f"find out who did it; {RESTORE}")
+        else:
+            held = catalogue.sounds(connection)
+            differing = sorted(dict(held.items() ^ logged.items()))
+            if differing:
+                yield Damage(
+                    f"{len(differing)} recordings are not what the audit log says, "
+                    f"the first is {differing[0]!r}",
+                    f"find out who did it; {RESTORE}",
+                    differing,
+                )
+        for row in catalogue.segments(connection):
+            yield from _segment(library, row, list(catalogue.codes_hashes(connection, row.number)))
+
+
+def orphans(library: Library) -> list[Path]:
+    """Files that no commit names: harmless, and deleted by the next writer."""
+    with library.reading() as connection:
+        rows = catalogue.segments(connection)
+    return sorted(
+        set((library.path / "segments").iterdir())
+        - {library.segment_path(it.number) for it in rows}
+    )
+
+
+def _segment(
+    library: Library, row: SegmentRow, recordings: list[tuple[str, str, int, int]]
+) -> Iterator[Damage]:
+    """What is wrong with one segment and the recordings in it."""
+    path = library.segment_path(row.number)
+    ids = [id for id, *_ in recordings]
+    mend = (
+        f"restore {path.name} from a backup, or `earmark remove` its {len(ids)} recordings "
+        "and ingest them again"
+    )
+    if not ids:
+        mend = "`earmark compact` drops it: none of its recordings are left"
+    try:
+        read = library.segment(row)
+        if segment.checksum(path) != row.sha256:
+            yield Damage(f"{path}: its checksum is wrong, so it was altered", mend, ids)
+            return
+    except LibraryError as error:
+        with library.reading() as newer:
+            if row in catalogue.segments(newer):  # else it was compacted since
+                yield Damage(str(error).partition(";")[0], mend, ids)
+        return
+    codes = read.run(0, len(read))
+    for id, sha256, first, count in recordings:
+        if first + count > len(codes) or codes[first : first + count].sha256() != sha256:
+            yield Damage(
+                f"recording {id!r}: its codes in {path.name} are not those that were ingested",
+                "`earmark remove` it and ingest it again",
+                [id],
+            )

@@ -1,0 +1,248 @@
+"""The one writer of a library: it gathers what is to be done and commits it as one."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import sqlalchemy as sql
+
+from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
+from index import audit, catalogue, segment
+from index.audit import Event
+from index.catalogue import Placement, SegmentRow
+from index.errors import LibraryError, LibraryLocked
+from index.recording import RIGHTS_RECORD, Metadata, Recording
+from index.segment import Codes
+
+if TYPE_CHECKING:
+    from index.library import Library
+
+CHANGEABLE = frozenset(field.name for field in fields(Metadata)) - {"id", "source"}
+
+
+@dataclass(frozen=True)
+class _New:
+    """A recording that waits to be committed, its codes and their hash."""
+
+    recording: Recording
+    codes: Codes
+    sound: str
+
+
+class Writer:
+    """Adds, changes and removes recordings; made by `Library.writer`, used by one thread."""
+
+    def __init__(self, library: "Library", by: str | None) -> None:
+        self._library = library
+        self._by = by
+        self._added: dict[str, _New] = {}
+        self._removed: set[str] = set()
+        self._changed: dict[str, dict[str, str | None]] = {}
+        self._events: list[Event] = []
+
+    @classmethod
+    @contextmanager
+    def locked(cls, library: "Library", by: str | None) -> Iterator["Writer"]:
+        """A writer with the library's lock, after what a killed one left has been deleted."""
+        lock = filelock.FileLock(library.path / "write.lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise LibraryLocked(
+                f"{library.path}: another process is writing this library; try again when it is done"
+            ) from None
+        except OSError as error:
+            raise LibraryError(f"{library.path}: cannot be written: {error.strerror}") from None
+        try:
+            writer = cls(library, by)
+            writer.delete_orphans()
+            yield writer
+        finally:
+            lock.release()
+
+    def add(self, fingerprint: Fingerprint, metadata: Metadata) -> tuple[Recording, bool]:
+        """Put a recording into the library, at the latest when the writer is closed.
+
+        Returns it and True; or, if the library has the same audio, the recording that is there and
+        False: nothing is changed. By default the id is taken from the file's hash.
+
+        Raises ValueError for metadata that cannot be stored or an id that is taken; LibraryError for a
+        fingerprint that is not a reference of this library's encoder.
+        """
+        library = self._library
+        if fingerprint.encoder != library.encoder.id or fingerprint.every != REFERENCE_EVERY:
+            raise LibraryError(f"{fingerprint.source}: not a reference fingerprint of this encoder")
+        now = catalogue.now()
+        recording = Recording(
+            **asdict(metadata) | {"id": metadata.id or fingerprint.sha256[:16]},
+            sha256=fingerprint.sha256,
+            duration=fingerprint.duration,
+            ingested_at=now,
+            supplied_at=now,
+            supplied_by=self._by,
+        )
+        recording.require_sound()
+        codes = Codes(*library.encoder.codec.encode(fingerprint.embeddings))
+        sound = codes.sha256()
+        present = self._find(fingerprint.sha256, sound if len(codes) else None)
+        if present is not None:
+            return present, False
+        if self._get(recording.id) is not None:
+            raise ValueError(f"id {recording.id!r} is taken by another recording")
+        self._added[recording.id] = _New(recording, codes, sound)
+        self._events.append(Event("ingest", recording.id, _said(recording, sound)))
+        return recording, True
+
+    def change(self, id: str, values: Mapping[str, str | None]) -> tuple[Recording, bool]:
+        """Say other things of a recording, at the latest when the writer is closed; codes stay.
+
+        Returns what it is then, and whether that is a change. Who changes the rights record becomes
+        who supplied it. Raises KeyError if there is no such recording, ValueError for values that
+        cannot be stored.
+        """
+        before = self._get(id)
+        if before is None:
+            raise KeyError(id)
+        if unknown := values.keys() - CHANGEABLE:
+            raise ValueError(f"{', '.join(sorted(unknown))} cannot be changed")
+        changed = {name: value for name, value in values.items() if value != getattr(before, name)}
+        replaced: dict[str, Any] = dict(changed)
+        after = replace(before, **replaced)
+        after.require_sound()
+        if not changed:
+            return before, False
+        details = {name: [getattr(before, name), value] for name, value in changed.items()}
+        if changed.keys() & set(RIGHTS_RECORD):
+            after = replace(after, supplied_at=catalogue.now(), supplied_by=self._by)
+            changed |= {"supplied_at": after.supplied_at, "supplied_by": after.supplied_by}
+        if id in self._added:
+            self._added[id] = replace(self._added[id], recording=after)
+        else:
+            self._changed.setdefault(id, {}).update(changed)
+        self._events.append(Event("change", id, details))
+        return after, True
+
+    def remove(self, id: str) -> None:
+        """Remove a recording, at the latest when the writer is closed. KeyError if there is none."""
+        if self._get(id) is None:
+            raise KeyError(id)
+        if id in self._added:
+            del self._added[id]
+        else:
+            self._removed.add(id)
+            self._changed.pop(id, None)
+        self._events.append(Event("remove", id, {}))
+
+    def log_calibration(self, details: Mapping[str, Any]) -> None:
+        """Note in the audit log that the chance of scores was fitted anew."""
+        self._events.append(Event("calibration", None, dict(details)))
+
+    def commit(self) -> None:
+        """Make everything asked for so far part of the library, or none of it.
+
+        Raises LibraryError if it could not be written: what was asked for is then forgotten.
+        """
+        if not self._events:
+            return
+        added, removed = list(self._added.values()), self._removed
+        changed, events = self._changed, self._events
+        self._added, self._removed, self._changed, self._events = {}, set(), {}, []
+        with self.transaction() as connection:
+            now = catalogue.now()
+            if removed:
+                catalogue.remove_recordings(connection, removed, now)
+            for id, values in changed.items():
+                catalogue.change_recording(connection, id, values)
+            if added:
+                self._write_segment(connection, added)
+            audit.append(connection, events, now, self._by)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sql.Connection]:
+        """A transaction that counts one revision. Raises LibraryError if it cannot be committed."""
+        path = self._library.path
+        try:
+            with self._library._engine.begin() as connection:
+                yield connection
+                catalogue.next_revision(connection)
+        except (OSError, sql.exc.DBAPIError) as error:
+            reason = error.orig if isinstance(error, sql.exc.DBAPIError) else error
+            raise LibraryError(
+                f"{path}: the library cannot be written ({reason}); "
+                "what was committed before is safe"
+            ) from None
+
+    def delete_orphans(self) -> None:
+        """Files that no catalogue row names: left by a writer that was killed, or by compaction."""
+        folder = self._library.path / "segments"
+        with self._library.reading() as connection:
+            named = {
+                self._library.segment_path(row.number) for row in catalogue.segments(connection)
+            }
+        try:
+            orphans = set(folder.iterdir()) - named
+            if orphans and self._emptied_log():
+                for file in orphans:
+                    file.unlink(missing_ok=True)
+        except OSError as error:
+            raise LibraryError(f"{folder}: cannot be written: {error.strerror}") from None
+
+    def _emptied_log(self) -> bool:
+        """Whether SQLite's log could be emptied of what was not committed but may look as if it were.
+
+        A reader in the middle of a search keeps it from being emptied; the next writer tries again.
+        """
+        raw = self._library._engine.raw_connection()
+        try:
+            busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        except sqlite3.Error:
+            return False
+        finally:
+            raw.close()
+
+    def _write_segment(self, connection: sql.Connection, added: list[_New]) -> None:
+        library = self._library
+        codec = library.encoder.codec
+        number = catalogue.revision(connection) + 1
+        codes = segment.concatenate([new.codes for new in added], codec.code_size)
+        arranged = segment.arrange(codes, len(codec.coarse))
+        sha256 = segment.write(library.segment_path(number), arranged)
+        catalogue.add_segment(connection, SegmentRow(number, len(codes), sha256))
+        rows = []
+        first = 0
+        for new in added:
+            rows.append((Placement(new.recording, number, first, len(new.codes)), new.sound))
+            first += len(new.codes)
+        catalogue.add_recordings(connection, rows)
+
+    def _find(self, sha256: str, sound: str | None) -> Recording | None:
+        """The recording present, or about to be, of that file or that sound."""
+        for new in self._added.values():
+            if new.recording.sha256 == sha256 or new.sound == sound:
+                return new.recording
+        with self._library.reading() as connection:
+            same = catalogue.find(connection, sha256=sha256)
+            if sound is not None:
+                same += catalogue.find(connection, codes_sha256=sound)
+        return next((found for found in same if found.id not in self._removed), None)
+
+    def _get(self, id: str) -> Recording | None:
+        """The recording of that id as it will be after a commit."""
+        if id in self._added:
+            return self._added[id].recording
+        if id in self._removed:
+            return None
+        with self._library.reading() as connection:
+            found = catalogue.recording(connection, id)
+        return found and replace(found, **self._changed.get(id, {}))  # type: ignore[arg-type]
+
+
+def _said(recording: Recording, sound: str) -> dict[str, Any]:
+    """What the log tells of an ingest: all that is known of the recording, and its codes' hash."""
+    known = {name: value for name, value in asdict(recording).items() if value is not None}
+    del known["id"]
+    return known | {"codes_sha256": sound}
