@@ -30,6 +30,7 @@ import sqlalchemy as sql
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
+from fingerprint.hypotheses import LADDER
 from index import audit, catalogue, segment
 from index.errors import LibraryError
 from index.question import Question
@@ -100,9 +101,15 @@ class Library:
             return snapshot
 
     def search(
-        self, fingerprint: Fingerprint, *, max_e_value: float = REVIEW
+        self,
+        fingerprint: Fingerprint,
+        *,
+        max_e_value: float = REVIEW,
+        hypotheses: int = len(LADDER),
     ) -> tuple[list[Match], Snapshot]:
         """Matches of a query, best first, and the state of the library that gave them.
+
+        hypotheses : how many rungs of the ladder are tried on what is not recognised as it is
 
         Raises LibraryError if the fingerprint was made by another encoder.
         """
@@ -114,7 +121,7 @@ class Library:
         with self._current() as (connection, snapshot):
             named = snapshot.naming(partial(catalogue.numbered, connection))
             question = Question(fingerprint, named, self.encoder, self._weigher)
-            matches = search(question, self._calibration, max_e_value)
+            matches = search(question, self._calibration, max_e_value, LADDER[:hypotheses])
         return matches, snapshot
 
     def recordings(

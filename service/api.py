@@ -296,6 +296,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
                 made,
                 loaded.library,
                 max_e_value=max_e_value or settings.max_e_value,
+                hypotheses=settings.hypotheses,
                 spent=time.perf_counter() - started,
             )
 

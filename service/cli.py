@@ -102,6 +102,12 @@ max_e_value_option = setting(
     help="Leave out matches that chance would bring more often than X times a query."
     "  [default: 0.01]",
 )
+hypotheses_option = setting(
+    "--hypotheses",
+    metavar="N",
+    help="Hypotheses of altered tempo and pitch to try on what is not recognised; 0 for none."
+    "  [default: 124]",
+)
 jobs_option = setting(
     "--jobs", metavar="N", help="Files worked on at the same time.  [default: one per core]"
 )
@@ -343,6 +349,7 @@ def _print_json(value: object) -> None:
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
 @max_e_value_option
+@hypotheses_option
 @jobs_option
 @json_option
 @library_option
@@ -382,6 +389,7 @@ def query(clips: Sequence[str], as_json: bool) -> None:
             encoder,
             limits=_limits(settings),
             max_e_value=settings.max_e_value,
+            hypotheses=settings.hypotheses,
             jobs=settings.jobs,
         ):
             failures += answer.error is not None
@@ -778,6 +786,7 @@ def fingerprint(path: str, output: str) -> None:
 @setting("--port", metavar="PORT", help="0 takes a free one.  [default: 8000]")
 @jobs_option
 @max_e_value_option
+@hypotheses_option
 @library_option
 def serve() -> None:
     """Answer over HTTP, on this machine only: this server has no keys yet.

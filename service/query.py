@@ -157,11 +157,17 @@ def most_fingerprint_bytes(encoder: Encoder, limits: Limits) -> int:
 
 
 def answer(
-    clip: str, made: Fingerprint, library: Library, *, max_e_value: float, spent: float = 0.0
+    clip: str,
+    made: Fingerprint,
+    library: Library,
+    *,
+    max_e_value: float,
+    hypotheses: int,
+    spent: float = 0.0,
 ) -> Answer:
     """Look a fingerprint up; `spent` is what making it took already, in seconds."""
     started = time.perf_counter()
-    matches, snapshot = library.search(made, max_e_value=max_e_value)
+    matches, snapshot = library.search(made, max_e_value=max_e_value, hypotheses=hypotheses)
     return Answer(
         clip=clip,
         sha256=made.sha256,
@@ -201,6 +207,7 @@ def answers(
     *,
     limits: Limits,
     max_e_value: float,
+    hypotheses: int,
     jobs: int,
 ) -> Iterator[Answer]:
     """The answers for clips named as on the command line, in their order.
@@ -224,6 +231,7 @@ def answers(
                         read.result,
                         library,
                         max_e_value=max_e_value,
+                        hypotheses=hypotheses,
                         spent=read.spent,
                     )
                 else:

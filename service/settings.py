@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from fingerprint.errors import EarmarkError
+from fingerprint.hypotheses import LADDER
 
 _UNITS = {"h": 3600, "min": 60, "s": 1}
 
@@ -84,6 +85,13 @@ class Settings(BaseSettings):
         gt=0,
         allow_inf_nan=False,
         description="Matches expected by chance more often than this, per query, are not shown.",
+    )
+    hypotheses: int = Field(
+        default=len(LADDER),
+        ge=0,
+        le=len(LADDER),
+        description="Hypotheses of altered tempo and pitch that are tried, the commonest first, on "
+        "what is not recognised as it is; 0 for none.",
     )
     jobs: int = Field(
         default_factory=available_cores,

@@ -1,0 +1,127 @@
+"""Copies whose speed, tempo or pitch was changed are found, and told for what they are."""
+
+import io
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from melodies import RATE, melody
+
+from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
+from index.library import Library
+from index.recording import Metadata
+
+ENCODER = Encoder.load()
+SONGS = 8
+START = 6.0  # s into song 3
+
+
+def wav(samples: np.ndarray) -> io.BytesIO:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    file.seek(0)
+    return file
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Library:
+    library = Library.open(tmp_path_factory.mktemp("songs") / "library", ENCODER, create=True)
+    with library.writer() as writer:
+        for song in range(SONGS):
+            made = fingerprint(
+                wav(melody(song, 30.0)), ENCODER, REFERENCE_EVERY, name=f"{song}.wav"
+            )
+            writer.add(made, Metadata(made.source, "Me", "owned", id=str(song)))
+    return library
+
+
+def clip(tempo: float, pitch: float, seconds: float = 6.0, tmp_path=None) -> Fingerprint:
+    """A stretch of song 3 from START on, played at another tempo and pitch."""
+    tune = melody(3, 30.0)[round(START * RATE) :][: round(seconds * tempo * RATE)]
+    if abs(12 * np.log2(tempo) - pitch) < 0.01:
+        altered = soxr.resample(tune, RATE * tempo, RATE)
+    else:
+        if not shutil.which("rubberband"):
+            pytest.skip("rubberband is not installed")
+        before, after = tmp_path / "before.wav", tmp_path / "after.wav"
+        soundfile.write(before, tune, RATE)
+        command = ["rubberband", "-q", "--tempo", str(tempo), "--pitch", str(pitch)]
+        subprocess.run([*command, before, after], check=True, capture_output=True)
+        altered = soundfile.read(after, dtype="float32")[0]
+    return fingerprint(wav(altered), ENCODER, QUERY_EVERY, name="clip.wav")
+
+
+@pytest.mark.parametrize(
+    "tempo, pitch",
+    [
+        (2 ** (3 / 12), 3.0),
+        (2 ** (-4 / 12), -4.0),
+        (1.5, 0.0),
+        (1.0, 4.5),
+        (1.0, -6.0),
+        (1.3, -3.0),
+    ],
+)
+def test_an_altered_clip_is_found_with_its_tempo_and_pitch(library, tmp_path, tempo, pitch):
+    matches, _ = library.search(clip(tempo, pitch, tmp_path=tmp_path))
+    assert matches, "nothing was found"
+    best = matches[0]
+    assert best.recording == "3" and best.tier == "match"
+    assert best.tempo == pytest.approx(tempo, rel=0.02)
+    assert best.pitch_semitones == pytest.approx(pitch, abs=0.2)
+    assert best.reference_start - best.query_start * best.tempo == pytest.approx(START, abs=0.25)
+    assert best.query_start == 0 and best.query_end == pytest.approx(6.0, abs=0.1)
+
+
+def test_a_clip_as_it_is_says_so(library):
+    best = library.search(clip(1.0, 0.0))[0][0]
+    assert (best.recording, best.pitch_semitones) == ("3", 0.0)
+    assert best.tempo == pytest.approx(1.0, abs=0.01)
+
+
+def test_without_hypotheses_or_levels_only_the_unaltered_is_found(library):
+    altered = clip(2 ** (4 / 12), 4.0)
+    assert library.search(altered, hypotheses=0)[0] == []
+    assert library.search(replace(altered, levels=None))[0] == []
+    assert library.search(replace(clip(1.0, 0.0), levels=None))[0][0].recording == "3"
+
+
+def test_an_altered_unknown_tune_is_no_match(library):
+    for seed in (50, 51, 52):
+        tune = soxr.resample(melody(seed, 8.0), RATE * 1.2, RATE)
+        matches, _ = library.search(fingerprint(wav(tune), ENCODER, QUERY_EVERY))
+        assert [match for match in matches if match.tier == "match"] == []
+
+
+def test_a_long_query_tells_each_altered_part_apart(library):
+    slow = soxr.resample(melody(2, 30.0)[5 * RATE : 17 * RATE], RATE * 0.85, RATE)
+    fast = soxr.resample(melody(5, 30.0)[3 * RATE : 21 * RATE], RATE * 1.25, RATE)
+    mix = np.concatenate([slow, melody(60, 10.0), fast])
+    matches, _ = library.search(fingerprint(wav(mix), ENCODER, QUERY_EVERY))
+    found = {match.recording: match for match in matches if match.tier == "match"}
+    assert set(found) == {"2", "5"}
+    assert found["2"].tempo == pytest.approx(0.85, rel=0.01)
+    assert found["5"].tempo == pytest.approx(1.25, rel=0.01)
+    assert found["2"].query_end == pytest.approx(len(slow) / RATE, abs=1.0)
+    assert found["5"].query_start == pytest.approx((len(slow) / RATE) + 10.0, abs=1.0)
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.0])
+def test_the_shortest_queries_have_an_answer_under_the_ladder(library, seconds):
+    matches, _ = library.search(clip(2 ** (3 / 12), 3.0, seconds))
+    assert all(match.query_end <= seconds + 0.01 for match in matches)
+
+
+def test_a_held_note_and_clicks_in_silence_are_answered(library):
+    note = 0.3 * np.sin(2 * np.pi * 440 * np.arange(5 * RATE) / RATE)
+    clicks = np.zeros(5 * RATE)
+    clicks[:: RATE // 2] = 0.9
+    for samples in (note, clicks + 1e-3 * np.random.default_rng(0).standard_normal(5 * RATE)):
+        made = fingerprint(wav(samples.astype(np.float32)), ENCODER, QUERY_EVERY)
+        matches, _ = library.search(made)
+        assert [match for match in matches if match.tier == "match"] == []
