@@ -2,8 +2,8 @@
 
 The aligned embeddings are most like the reference's under the true hypothesis. A parabola through their
 likeness at the tempo assumed and at one on either side finds the tempo, another one the pitch; the query is
-aligned anew under these, so that the score too is that of the undone alteration, and the next round looks
-closer. What is then left of the tempo's error is the slope of the line through the alignment.
+aligned anew under these, so that the score too is that of the undone alteration, and the next round starts
+from there. Of a long alignment the slope of its line tells the tempo more exactly still.
 """
 
 from dataclasses import replace
@@ -16,11 +16,12 @@ from index.align import Found, align_near
 from index.ladder import POOL
 from index.question import Question
 
-# Semitones, and share of the tempo, at each side of what is assumed, round by round.
-ROUNDS = ((0.35, 0.04), (0.2, 0.02), (0.15, 0.015))
-SLOPE_ROUNDS = 2
-FINE_PITCH = 0.04  # semitones, and…
-FINE_TEMPO = 0.002  # …share of the tempo, below which a change is none
+# Semitones, and share of the tempo, at each side of what is assumed, round by round. Nearer values differ by
+# less than the noise of their likeness, farther ones are no parabola.
+ROUNDS = ((0.35, 0.06), (0.3, 0.06), (0.3, 0.06))
+FINE_PITCH = 0.05  # semitones, and…
+FINE_TEMPO = 0.005  # …share of the tempo, that a short alignment does not tell apart
+NEARLY = 0.8  # share of its score that an alignment may lose by being refined
 LONGEST = 20.0  # s of the query that are looked at for it…
 MARGIN = 2.0  # …and at each side of them, for the surroundings of the spectrogram
 AROUND = 120.0  # s at each side of an alignment to which a refined one may grow
@@ -29,30 +30,39 @@ AROUND = 120.0  # s at each side of an alignment to which a refined one may grow
 def refined(found: Found, question: Question) -> Found:
     """The same match under the hypothesis that explains it best, extended to its surroundings.
 
-    It is the one given if no other scores as much.
+    It is the one given if under no other it scores nearly as much.
     """
     best = found
     for pitch_reach, tempo_reach in ROUNDS:
-        before = best.view.hypothesis
-        better = _peak(best, pitch_reach, tempo_reach, question)
-        if (
-            abs(better.pitch - before.pitch) < FINE_PITCH
-            and abs(better.tempo / before.tempo - 1) < FINE_TEMPO
-        ):
+        before = Hypothesis(best.tempo, best.view.hypothesis.pitch)
+        final = _peak(best, pitch_reach, tempo_reach, question)
+        again = None if _alike(before, final) else _realigned(best, final, LONGEST, question)
+        if again is None or again.alignment.score < NEARLY * found.alignment.score:
             break
-        again = _realigned(best, better, LONGEST, question)
-        if again is None:
-            break
-        best = again
-    for _ in range(SLOPE_ROUNDS):
-        if abs(best.tempo / best.view.hypothesis.tempo - 1) < FINE_TEMPO:
-            break
-        straight = Hypothesis(best.tempo, best.view.hypothesis.pitch)
-        best = _realigned(best, straight, LONGEST, question) or best
-    if best is found and found.view.hypothesis == UNALTERED:
+        best = _straight(again)
+    if _alike(final, UNALTERED):
+        final = UNALTERED
+    if best is found and final == found.view.hypothesis:
+        return _straight(found)
+    grown = _realigned(best, final, AROUND, question)
+    if grown is None or grown.alignment.score < NEARLY * found.alignment.score:
         return found
-    grown = _realigned(best, best.view.hypothesis, AROUND, question)
-    return max(found, best, grown or best, key=lambda item: item.alignment.score)
+    return _straight(grown)
+
+
+def _alike(one: Hypothesis, other: Hypothesis) -> bool:
+    """Whether a short alignment does not tell two hypotheses apart."""
+    return (
+        abs(one.pitch - other.pitch) < FINE_PITCH and abs(one.tempo / other.tempo - 1) < FINE_TEMPO
+    )
+
+
+def _straight(found: Found) -> Found:
+    """A short alignment without the slope of its line, which noise makes rather than the tempo."""
+    start, end = found.query_seconds()
+    if end - start >= LONGEST:
+        return found
+    return replace(found, alignment=found.alignment._replace(creep=0.0))
 
 
 def _peak(found: Found, pitch_reach: float, tempo_reach: float, question: Question) -> Hypothesis:
