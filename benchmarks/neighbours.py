@@ -69,7 +69,8 @@ def main() -> None:
         segments = [arrange(stored, lists)]
         index = faiss_index(stored, codec)
         probes = int(np.ceil(lists * min(1.0, COMPARED / size)))
-        parameters = faiss.SearchParametersIVF(nprobe=probes)
+        parameters: Any = faiss.SearchParametersIVF()
+        parameters.nprobe = probes
         spent: dict[str, list[float]] = {"FAISS": [], "mapped lists": []}
         for _ in range(ROUNDS + 1):
             started = time.process_time()
