@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 # Resident bytes for each recording of an open library, and of a process that has none open. Measured:
 # `python -m benchmarks.scale`.
 MEMORY_PER_RECORDING = 200
-MEMORY_OF_A_PROCESS = 470_000_000
+MEMORY_OF_A_PROCESS = 265_000_000
 # Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log.
-DISK_PER_RECORDING = 3_000
+DISK_PER_RECORDING = 2_000
 
 
 class Cost(NamedTuple):
