@@ -10,6 +10,7 @@ the one commit that was in hand, must pass `verify`, and the next child must be 
 
 import argparse
 import errno
+import functools
 import json
 import os
 import resource
@@ -136,9 +137,14 @@ def check(path: Path, encoder: Encoder, allowed: list[State]) -> State:
     for number, recording in enumerate(snapshot.recordings):
         seed = states[0][recording.id][0]
         codes = snapshot.codes(number, 0, snapshot.length(number))
-        assert codes.sha256() == segment.Codes(*encoder.codec.encode(sound(encoder, seed))).sha256()
+        assert codes.sha256() == _hash(encoder, seed)
     library.close()
     return states[0]
+
+
+@functools.cache
+def _hash(encoder: Encoder, seed: int) -> str:
+    return segment.Codes(*encoder.codec.encode(sound(encoder, seed))).sha256()
 
 
 def child(

@@ -16,7 +16,6 @@ a process that has nothing else to do. FOLDER is kept, and a second run goes on 
 import argparse
 import io
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -266,8 +265,14 @@ def measure(path: Path, clips: Path) -> dict[str, Any]:
 
 
 def _memory() -> int:
-    """Most memory that this process has had resident, in bytes; mapped files count."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Most memory that this process has had resident, in bytes; mapped files count. Linux only.
+
+    Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:

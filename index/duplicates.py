@@ -24,6 +24,7 @@ from index.snapshot import Snapshot
 PROBES = 12  # embeddings of a recording that look for neighbours…
 NEIGHBOURS = 20  # …so many each…
 LISTS = 32  # …in so many lists of the index: one sound's embeddings lie in the same or near ones
+COMPARED = 200_000  # stored embeddings that each probe is compared with, at most
 AGREEING = 4  # of them must lead to the same place
 SHARE = 0.8  # of either recording that must match the other
 _SLACK = 1  # reference steps between offsets that agree
@@ -64,7 +65,7 @@ def _candidates(snapshot: Snapshot, first: int, end: int) -> set[tuple[int, int]
             probes.append(whole[place])
     if not probes:
         return set()
-    _, numbers = snapshot.nearest(np.array(probes, np.float32), NEIGHBOURS, LISTS)
+    _, numbers = snapshot.nearest(np.array(probes, np.float32), NEIGHBOURS, LISTS, COMPARED)
     votes: Counter[tuple[int, int, int]] = Counter()
     for owner, place, row in zip(owners, places, numbers, strict=True):
         found = row[row >= 0]

@@ -23,6 +23,7 @@ from index.votes import Candidate, candidates
 SCREEN_EVERY = 2  # query steps from one embedding to the next in screening
 NEIGHBOURS = 20  # stored embeddings that vote for each of the excerpt's
 PROBES = 32  # of the index's 1,024 lists: hold 75 to 97 % of what is sought on the right rung
+COMPARED = 20_000  # stored embeddings that each of the excerpt's is compared with, at most
 SLOPES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.13)
 KEPT = 4  # candidates kept of one rung
 AT_ONCE = 16  # rungs screened before candidates are looked at
@@ -92,6 +93,7 @@ def _screen(
         question,
         neighbours=NEIGHBOURS,
         probes=PROBES,
+        compared=COMPARED,
         slopes=SLOPES,
         most=KEPT,
     )

@@ -44,12 +44,13 @@ if TYPE_CHECKING:
     from index.writer import Writer
 
 
-# Resident bytes for each recording of an open library, and of a process that has none open. Measured:
-# `python -m benchmarks.scale`.
+# Resident bytes for each recording of an open library (an estimate from above: some ten numbers), and of
+# a process that searches, its codes not counted (`python -m benchmarks.scale`: 265 MB at 10,000).
 MEMORY_PER_RECORDING = 200
-MEMORY_OF_A_PROCESS = 470_000_000
-# Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log.
-DISK_PER_RECORDING = 3_000
+MEMORY_OF_A_PROCESS = 265_000_000
+# Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log
+# (`python -m benchmarks.scale`: 1.3 to 2.1 kB at 10,000).
+DISK_PER_RECORDING = 2_000
 
 
 class Cost(NamedTuple):

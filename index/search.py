@@ -23,6 +23,7 @@ from index.votes import candidates
 
 NEIGHBOURS = 40  # stored embeddings that vote for each of the query's
 PROBES = 128  # of the index's 1,024 lists: under noise of 0 dB hold 96 % of what is sought
+COMPARED = 200_000  # stored embeddings that each of a query's is compared with, at most
 CANDIDATES = 24  # (recording, offset) pairs that are aligned for each block
 BLOCK = 300  # query steps (30 s) that vote together
 
@@ -116,6 +117,7 @@ def alignments(question: Question) -> list[Found]:
             question,
             neighbours=NEIGHBOURS,
             probes=PROBES,
+            compared=COMPARED,
             most=CANDIDATES,
         ):
             recording, offset = candidate.recording, candidate.offset - first

@@ -5,6 +5,7 @@ whose licence has ended, keep their numbers and are not found. What a recording 
 when it is asked for, so that a million of them cost neither time at opening nor memory.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import overload
 
@@ -102,12 +103,15 @@ class Snapshot:
         return int(self._counts.sum())
 
     def nearest(
-        self, embeddings: NDArray[np.float32], count: int, probes: int
+        self, embeddings: NDArray[np.float32], count: int, probes: int, compared: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Similarities and numbers [shape=(n, count)] of the nearest stored embeddings; -1: none.
 
-        Each is compared with those in the `probes` lists whose centroids are nearest to it.
+        Each is compared with those in the `probes` lists whose centroids are nearest to it, or in fewer
+        where these hold more than about `compared`.
         """
+        lists = len(self._codec.coarse)
+        probes = min(probes, lists, math.ceil(lists * compared / max(1, len(self))))
         return nearest(embeddings, count, probes, self._segments, self._gone, self._codec)
 
     def owner(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

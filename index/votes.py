@@ -34,15 +34,16 @@ def candidates(
     *,
     neighbours: int,
     probes: int,
+    compared: int,
     slopes: tuple[float, ...] = (1.0,),
     most: int,
 ) -> list[Candidate]:
     """The candidates of most votes, best first.
 
     embeddings [shape=(n, d)] lie `every` query steps apart; each has `neighbours` voters, from
-    the `probes` lists of the index that are nearest to it.
+    the `probes` lists of the index that are nearest to it, or from `compared` stored ones.
     """
-    similarity, numbers = question.snapshot.nearest(embeddings, neighbours, probes)
+    similarity, numbers = question.snapshot.nearest(embeddings, neighbours, probes, compared)
     mean, deviation = question.weigher.standard(embeddings)
     valid = numbers >= 0
     step = np.broadcast_to(np.arange(len(embeddings))[:, None], numbers.shape)[valid]

@@ -92,10 +92,10 @@ def test_large_segments_are_left_as_they_are(works, monkeypatch):
 def test_a_reader_keeps_its_snapshot_while_the_library_is_compacted(works):
     snapshot = works.refresh()
     x = track(ENCODER, 3, 20)[30:70:5]
-    before = snapshot.nearest(x, 5, 1024)
+    before = snapshot.nearest(x, 5, 1024, 10**6)
     remove(works, 3)
     list(compact(Library.open(works.path, ENCODER)))
-    after = snapshot.nearest(x, 5, 1024)
+    after = snapshot.nearest(x, 5, 1024, 10**6)
     assert (before[0] == after[0]).all() and (before[1] == after[1]).all()
     assert snapshot.recordings[int(snapshot.owner(after[1][0, :1])[0])].id == "id-3"
 

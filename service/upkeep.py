@@ -1,0 +1,344 @@
+"""The commands that look after a library: list, change, remove, verify, compact, copy."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.command import (
+    EXIT_STATUSES,
+    LIBRARY_UNUSABLE,
+    SOME_FAILED,
+    complain,
+    current_settings,
+    finish,
+    json_option,
+    library_option,
+    load_encoder,
+    main,
+    name_of,
+    open_library,
+    print_fields,
+    print_json,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from index.library import Library
+    from index.recording import Recording
+
+
+@main.command(
+    short_help="Change what is said of recordings: names, rights, licence terms.",
+    epilog=EXIT_STATUSES,
+)
+@click.argument("metadata_file", metavar="FILE.csv")
+@json_option
+@library_option
+def change(metadata_file: str, as_json: bool) -> None:
+    """Change what is said of recordings: names, rights, licence terms. Fingerprints stay as they are.
+
+    \b
+    Example:
+      earmark change renewed.csv
+
+    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the name of the file
+    that it was ingested from; the other columns are those of `earmark ingest`. A cell that is empty
+    leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
+    and the others still count.
+
+    \b
+    JSON, a line per row:
+      {"row", "recording": id or null, "status": "changed|unchanged|failed",
+       "error": {"type", "detail"} or null}
+    """
+    from service.change import KEYS
+    from service.change import change as change_recordings
+    from service.metadata import MetadataError, MetadataTable
+
+    library = open_library(current_settings(), load_encoder())
+    try:
+        table = MetadataTable.load(Path(metadata_file), KEYS)
+    except MetadataError as error:
+        raise click.UsageError(str(error)) from error
+    for column in table.unknown_columns:
+        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    counts = {"changed": 0, "unchanged": 0, "failed": 0}
+    for outcome in change_recordings(library, table):
+        counts[outcome.status] += 1
+        if as_json:
+            print_json(vars(outcome))
+        elif outcome.error:
+            complain(outcome.error["detail"])
+    if not as_json:
+        click.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
+    finish(counts["failed"])
+
+
+@main.command(name="list", epilog=EXIT_STATUSES)
+@click.option("--expired", is_flag=True, help="Only those whose licence has ended.")
+@click.option("--rightsholder", metavar="NAME", help="Only those of this rightsholder.")
+@click.option("--duplicates", is_flag=True, help="Only pairs of recordings that sound the same.")
+@json_option
+@library_option
+def list_recordings(
+    expired: bool, rightsholder: str | None, duplicates: bool, as_json: bool
+) -> None:
+    """List the recordings of the library.
+
+    \b
+    Examples:
+      earmark list
+      earmark list --expired --rightsholder "Blue Label"
+      earmark list --duplicates
+      earmark list --json | jq -r .isrc
+
+    --duplicates searches the library for each of its recordings, which takes a while, and names
+    those whose sound is the same under two ids, other encodings included. With --json each line is
+    {"recordings": [two recordings], "share": of the longer one that matches the other}.
+    """
+    from service.recording import RecordingEntry
+    from service.wording import clock, table
+
+    library = open_library(current_settings(), load_encoder())
+    if duplicates:
+        if expired or rightsholder is not None:
+            raise click.UsageError("--duplicates goes with neither --expired nor --rightsholder")
+        _list_duplicates(library, as_json)
+        return
+    recordings = _recordings(library, rightsholder=rightsholder, expired=expired)
+    if as_json:
+        for recording in recordings:
+            click.echo(RecordingEntry.model_validate(recording).model_dump_json())
+        return
+    rows = [(it.id, name_of(it), clock(it.duration), it.rightsholder) for it in recordings]
+    if rows:
+        click.echo(table(("ID", "RECORDING", "LENGTH", "RIGHTSHOLDER"), rows))
+    elif expired or rightsholder is not None:
+        complain("the library has no such recordings")
+    else:
+        complain("the library has no recordings yet; `earmark ingest` adds some")
+
+
+def _list_duplicates(library: "Library", as_json: bool) -> None:
+    from index.duplicates import duplicates
+    from service.recording import RecordingEntry
+    from service.wording import table
+
+    rows = []
+    for pair in duplicates(library):
+        both = [pair.first, pair.second]
+        entries = [RecordingEntry.model_validate(it).model_dump() for it in both]
+        if as_json:
+            print_json({"recordings": entries, "share": round(pair.share, 3)})
+        rows.append([text for it in both for text in (it.id, name_of(it))])
+    if rows and not as_json:
+        click.echo(table(("ID", "RECORDING", "SAME AS", "RECORDING"), rows))
+    elif not rows:
+        complain("no two recordings sound the same")
+
+
+def _recordings(library: "Library", **only: Any) -> "Iterator[Recording]":
+    cursor: str | None = None
+    while True:
+        page, cursor = library.recordings(cursor=cursor, limit=1000, **only)
+        yield from page
+        if cursor is None:
+            return
+
+
+@main.command(short_help="Show all that is recorded of one recording.", epilog=EXIT_STATUSES)
+@click.argument("recording_id", metavar="ID")
+@json_option
+@library_option
+def show(recording_id: str, as_json: bool) -> None:
+    """Show all that is recorded of one recording: metadata, rights, origin.
+
+    \b
+    Example:
+      earmark show 01j9w0c4
+    """
+    from service.recording import RecordingEntry
+
+    settings = current_settings()
+    library = open_library(settings, load_encoder())
+    try:
+        recording = library.recording(recording_id)
+    except KeyError:
+        complain(f"no recording {recording_id!r} in {settings.library}; `earmark list` shows them")
+        sys.exit(SOME_FAILED)
+    fields = RecordingEntry.model_validate(recording).model_dump()
+    if as_json:
+        print_json(fields)
+    else:
+        print_fields(fields)
+
+
+@main.command(short_help="Remove recordings.", epilog=EXIT_STATUSES)
+@click.argument("recording_ids", nargs=-1, required=True, metavar="ID...")
+@json_option
+@library_option
+def remove(recording_ids: Sequence[str], as_json: bool) -> None:
+    """Remove recordings, which are not found again from this moment on.
+
+    \b
+    Example:
+      earmark remove 01j9w0c4 01j9w0c5
+
+    An ID that is not in the library is told of, and the others are still removed.
+
+    \b
+    JSON, a line per ID:
+      {"recording", "status": "removed|failed", "error": {"type", "detail"} or null}
+    """
+    settings = current_settings()
+    library = open_library(settings, load_encoder())
+    errors: dict[str, dict[str, str] | None] = {}
+    with library.writer() as writer:
+        for recording_id in recording_ids:
+            try:
+                writer.remove(recording_id)
+            except KeyError:
+                detail = f"no recording {recording_id!r} in {settings.library}"
+                errors[recording_id] = {"type": "not-found", "detail": detail}
+            else:
+                errors[recording_id] = None
+        writer.commit()
+    for recording_id, error in errors.items():
+        if as_json:
+            status = "failed" if error else "removed"
+            print_json({"recording": recording_id, "status": status, "error": error})
+        elif error:
+            complain(error["detail"])
+    failures = sum(error is not None for error in errors.values())
+    if not as_json:
+        click.echo(f"{len(errors) - failures} removed, {failures} failed")
+    finish(failures)
+
+
+@main.command(short_help="Say how large the library is and of which encoder.", epilog=EXIT_STATUSES)
+@json_option
+@library_option
+def info(as_json: bool) -> None:
+    """Say how large the library is, which encoder it is of, and which snapshot is current.
+
+    \b
+    Example:
+      earmark info --json
+    """
+    fields = open_library(current_settings(), load_encoder()).info()
+    if as_json:
+        print_json(fields)
+    else:
+        print_fields(fields)
+
+
+@main.command(
+    short_help="Check that the library is whole, and say how to mend it.", epilog=EXIT_STATUSES
+)
+@json_option
+@library_option
+def verify(as_json: bool) -> None:
+    """Check that the library is whole, and say how to mend what is not. Nothing is changed.
+
+    \b
+    Example:
+      earmark verify
+
+    The catalogue, the audit log's chain, every segment's checksum and every recording's codes are
+    checked; others may read and write meanwhile. Exit status 3 if anything is damaged.
+
+    \b
+    JSON, a line for each damage, none if all is well:
+      {"what", "mend", "recordings": [ids that are affected]}
+    """
+    from index.verify import orphans
+    from index.verify import verify as verify_library
+
+    library = open_library(current_settings(), load_encoder())
+    count = 0
+    for count, damage in enumerate(verify_library(library), start=1):  # noqa: B007
+        if as_json:
+            print_json(vars(damage))
+        else:
+            click.echo(f"{damage.what}\n  to mend it: {damage.mend}")
+    if count:
+        sys.exit(LIBRARY_UNUSABLE)
+    if not as_json:
+        click.echo(f"all is well with {library.info()['recordings']} recordings")
+    if left := orphans(library):
+        complain(f"{len(left)} files are of no commit; the next command that writes deletes them")
+
+
+@main.command(short_help="Drop removed recordings' fingerprints for good.", epilog=EXIT_STATUSES)
+@json_option
+@library_option
+def compact(as_json: bool) -> None:
+    """Merge small segments, and drop removed recordings' fingerprints for good.
+
+    \b
+    Example:
+      earmark compact
+
+    Queries go on meanwhile, and other writers are refused. It takes up to 100 MB of the disk until
+    it is done; stopped at any moment, it loses nothing.
+
+    \b
+    JSON, a line:
+      {"segments_before", "segments", "embeddings", "dropped"}
+    """
+    from index.compaction import compact as compact_library
+
+    library = open_library(current_settings(), load_encoder())
+    before = library.info()["segments"]
+    with progress(before, "segment") as bar:
+        dropped = 0
+        for merged in compact_library(library):
+            dropped += merged.dropped
+            bar.update(merged.segments)
+    info = library.info()
+    fields = {
+        "segments_before": before,
+        "segments": info["segments"],
+        "embeddings": info["embeddings"],
+        "dropped": dropped,
+    }
+    if as_json:
+        print_json(fields)
+    else:
+        click.echo(f"{before} segments are {info['segments']}, {dropped} embeddings dropped")
+
+
+@main.command(short_help="Copy the library, also while it is in use.", epilog=EXIT_STATUSES)
+@click.argument("folder", metavar="DIR")
+@json_option
+@library_option
+def snapshot(folder: str, as_json: bool) -> None:
+    """Copy the library as of one commit into DIR, also while it is read and written.
+
+    \b
+    Example:
+      earmark snapshot /backup/earmark-2027-01-31
+      earmark --library /backup/earmark-2027-01-31 verify
+
+    DIR must not exist, and exists only once it is whole; it is a library like any other. On the same
+    file system segments are shared by hard links, so for safety from a failing disk name another.
+
+    \b
+    JSON, a line:
+      {"path", "snapshot", "recordings"}
+    """
+    from index.backup import backup
+
+    library = open_library(current_settings(), load_encoder())
+    revision = backup(library, Path(folder))
+    recordings = open_library(
+        current_settings().model_copy(update={"library": Path(folder)}), load_encoder()
+    )
+    count = recordings.info()["recordings"]
+    if as_json:
+        print_json({"path": folder, "snapshot": str(revision), "recordings": count})
+    else:
+        click.echo(f"{count} recordings, snapshot {revision}, in {folder}")
