@@ -130,11 +130,11 @@ def nulls(encoder: Encoder, clips: int, seed: int, rungs: Sequence[Hypothesis]) 
 def _best(question: Question, rungs: Sequence[Hypothesis]) -> tuple[float, float]:
     """Scores of the best alignments of a query as it is and under the rungs; 0 where there is none."""
     # nothing is so certain that the ladder would end early
-    found = everything(question, rungs, lambda item: 1 / (1 + item.alignment.score), math.inf)
+    found = everything(question, rungs, lambda item: 1 / (1 + item.score), math.inf)
     best = [0.0, 0.0]
     for item in found:
         under = int(item.hypotheses > 1)
-        best[under] = max(best[under], item.alignment.score)
+        best[under] = max(best[under], item.score)
     return best[0], best[1]
 
 

@@ -63,6 +63,15 @@ class Found:
     view: View
     hypotheses: int = 1
 
+    @property
+    def score(self) -> float:
+        """What the alignment says for the match.
+
+        Under a faster tempo a second of the query is stretched over more embeddings, which then say
+        less that is new: as much less as there are more of them.
+        """
+        return self.alignment.score / max(1.0, self.view.hypothesis.tempo)
+
     def query_step(self, step: float) -> float:
         """Step of the view under a reference step."""
         along = step - (self.alignment.first + self.alignment.last) / 2

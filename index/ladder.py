@@ -32,7 +32,7 @@ LAST = 12  # candidates aligned when it has ended
 PART = 10.0  # s of a query of which…
 LONGEST = 6.0  # …at most this much is looked at under the ladder
 
-# Hypotheses are looked at side by side: kernels, BLAS and FAISS all let go of the interpreter.
+# Hypotheses are looked at side by side: kernels and BLAS let go of the interpreter.
 POOL = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "ladder")
 
 

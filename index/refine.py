@@ -37,7 +37,7 @@ def refined(found: Found, question: Question) -> Found:
         before = Hypothesis(best.tempo, best.view.hypothesis.pitch)
         final = _peak(best, pitch_reach, tempo_reach, question)
         again = None if _alike(before, final) else _realigned(best, final, LONGEST, question)
-        if again is None or again.alignment.score < NEARLY * found.alignment.score:
+        if again is None or again.score < NEARLY * found.score:
             break
         best = _straight(again)
     if _alike(final, UNALTERED):
@@ -45,7 +45,7 @@ def refined(found: Found, question: Question) -> Found:
     if best is found and final == found.view.hypothesis:
         return _straight(found)
     grown = _realigned(best, final, AROUND, question)
-    if grown is None or grown.alignment.score < NEARLY * found.alignment.score:
+    if grown is None or grown.score < NEARLY * found.score:
         return found
     return _straight(grown)
 

@@ -1,7 +1,6 @@
 """From a query's fingerprint to matches: candidates, votes, alignment, significance.
 
-FAISS names the stored embeddings nearest to each of the query's; each of them votes for a recording and
-an offset. The offsets with most weight are aligned with the whole of the query, and an alignment is
+The stored embeddings nearest to each of the query's vote for a recording and an offset. The offsets with most weight are aligned with the whole of the query, and an alignment is
 answered if its E-value says that chance does not explain it.
 
 What is not recognised as it is may have been altered in tempo or pitch: `index.ladder` looks at it under
@@ -67,7 +66,7 @@ def search(
     """
 
     def chance(found: Found) -> float:
-        return calibration.e_value(found.alignment.score, *question.size, found.hypotheses)
+        return calibration.e_value(found.score, *question.size, found.hypotheses)
 
     if calibration.altered is None:
         rungs = ()
@@ -200,7 +199,7 @@ def _match(
         rights=recording.rights,
         tier="match" if chance <= MATCH else "review",
         e_value=chance,
-        score=round(found.alignment.score, 3),
+        score=round(found.score, 3),
         query_start=round(query_start, 3),
         query_end=round(query_end, 3),
         reference_start=round(reference_start, 3),

@@ -1,6 +1,6 @@
 """The `earmark` command: what goes in, what is asked, and the server; the rest is in `service.upkeep`.
 
-`earmark --help` has to be instant, so numpy, numba, FAISS, pydantic and FastAPI are imported by the
+`earmark --help` has to be instant, so numpy, numba, pydantic and FastAPI are imported by the
 commands that need them and never at the top of this file.
 """
 

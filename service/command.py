@@ -2,7 +2,7 @@
 
 Standard output is the result; all else goes to standard error.
 
-`earmark --help` has to be instant, so numpy, numba, FAISS, pydantic and FastAPI are imported by the
+`earmark --help` has to be instant, so numpy, numba, pydantic and FastAPI are imported by the
 commands that need them and never at the top of this file.
 """
 
