@@ -62,8 +62,9 @@ class Null:
 def fit(nulls: list[Null], score: Callable[[Null], float]) -> Tail:
     """Maximum-likelihood tails of the strongest of these scores, length by length.
 
-    No length's λ may exceed that of all lengths together: two or three steps' worth of evidence is
-    bounded, and the fall of its scores towards the bound says nothing of rarer ones.
+    No length's λ may exceed that of all lengths together (two or three steps' worth of evidence is
+    bounded, and the fall of its scores towards the bound says nothing of rarer ones) nor that of a
+    shorter one (a longer clip has every chance that a part of it has).
     """
     groups = [
         [null for null in nulls if null.length == length]
@@ -75,14 +76,14 @@ def fit(nulls: list[Null], score: Callable[[Null], float]) -> Tail:
         for group, threshold in zip(groups, thresholds, strict=True)
     ]
     together = 1 / np.concatenate(excesses).mean()
-    decay = [float(min(1 / excess.mean(), together)) for excess in excesses]
+    decay = np.minimum.accumulate([min(1 / excess.mean(), together) for excess in excesses])
     density = [
         len(excess) / sum(null.space * np.exp(-d * threshold) for null in group)
         for group, threshold, excess, d in zip(groups, thresholds, excesses, decay, strict=True)
     ]
     return Tail(
         tuple(float(np.median([null.query_embeddings for null in group])) for group in groups),
-        tuple(round(d, 4) for d in decay),
+        tuple(round(float(d), 4) for d in decay),
         tuple(round(float(np.log(k)), 3) for k in density),
     )
 

@@ -150,7 +150,8 @@ class Encoder:
         """Embeddings of length 1 [shape=(n, dimension)] of a spectrogram [shape=(frames, BANDS)].
 
         Embedding i looks at frames i * every * hop and the window - 1 after it; n is the number of
-        windows that fit, 0 if the spectrogram is shorter than one.
+        windows that fit, 0 if the spectrogram is shorter than one. Where more than three quarters of a
+        window are silent or unknown the embedding is zero: all silence is alike, and nobody's.
         """
         frames, hop = len(spectrogram), self.hop * every
         count = max(0, (frames - self.window) // hop + 1)
@@ -161,6 +162,7 @@ class Encoder:
             piece = spectrogram[first * hop : last * hop + self.window]
             embeddings[first : last + 1] = self._run(piece, every)
         _to_unit_length(embeddings)
+        _forget_silence(spectrogram, hop, self.window, embeddings)
         return embeddings
 
     def _run(self, piece: NDArray[np.float32], every: int) -> NDArray[np.float32]:
@@ -241,3 +243,25 @@ def _to_unit_length(x):
             scale = np.float32(1.0) / np.sqrt(total)
             for c in range(x.shape[1]):
                 x[i, c] *= scale
+
+
+@njit(cache=True, nogil=True)
+def _forget_silence(spectrogram, hop, window, embeddings):
+    """Zero the embeddings of windows that are flat, the same in all bands, in over 3/4 of their frames.
+
+    Unknown bands are 0; the middle one is always known.
+    """
+    flat = np.empty(len(spectrogram), np.bool_)
+    middle = spectrogram.shape[1] // 2
+    for t in range(len(spectrogram)):
+        flat[t] = True
+        for b in range(spectrogram.shape[1]):
+            if spectrogram[t, b] != spectrogram[t, middle] and spectrogram[t, b] != 0:
+                flat[t] = False
+                break
+    for i in range(len(embeddings)):
+        count = 0
+        for t in range(i * hop, i * hop + window):
+            count += flat[t]
+        if 4 * count > 3 * window:
+            embeddings[i] = 0.0

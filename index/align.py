@@ -8,6 +8,7 @@ which follows a tempo that is a little off. A line through the path, weighted by
 then gives offset and tempo more finely than a step.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,13 +56,14 @@ class Alignment(NamedTuple):
 class Found:
     """An alignment of a view of the query with a recording (its index in the snapshot).
 
-    `hypotheses` is how many were tried before this one was believed.
+    `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged.
     """
 
     recording: int
     alignment: Alignment
     view: View
     hypotheses: int = 1
+    e_value: float = math.inf
 
     @property
     def score(self) -> float:

@@ -11,6 +11,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import sqlalchemy as sql
+
 from index import catalogue
 from index.errors import LibraryError
 from index.library import Library
@@ -34,9 +36,11 @@ def backup(library: Library, target: Path) -> int:
         synchronise(beside)
         beside.rename(target)
         synchronise(target.absolute().parent)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise LibraryError(f"{target}: cannot be written: {error.strerror}") from None
+    except (OSError, sqlite3.Error, sql.exc.DBAPIError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LibraryError(f"{target}: cannot be written: {reason}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # it is gone if it became the target
     return revision
 
 

@@ -6,20 +6,22 @@ rung's hypothesis with the slope made part of it. The ladder ends with the first
 explain; `index.refine` then finds its tempo and pitch between the rungs, and what surrounds the excerpt.
 """
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
+from fingerprint.cores import available_cores
 from fingerprint.fingerprint import Fingerprint
 from fingerprint.hypotheses import Hypothesis
 from index.align import Found, align_near
 from index.question import Question
 from index.votes import Candidate, candidates
 
+# Chosen on the tune packages; docs/decisions/ladder.md says what with.
 SCREEN_EVERY = 2  # query steps from one embedding to the next in screening
 NEIGHBOURS = 20  # stored embeddings that vote for each of the excerpt's
 PROBES = 32  # of the index's 1,024 lists: hold 75 to 97 % of what is sought on the right rung
@@ -32,8 +34,15 @@ LAST = 12  # candidates aligned when it has ended
 PART = 10.0  # s of a query of which…
 LONGEST = 6.0  # …at most this much is looked at under the ladder
 
-# Hypotheses are looked at side by side: kernels and BLAS let go of the interpreter.
-POOL = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "ladder")
+
+@functools.cache
+def pool() -> ThreadPoolExecutor:
+    """Threads in which hypotheses are looked at side by side: kernels and BLAS let go of the interpreter."""
+    return ThreadPoolExecutor(available_cores(), "hypotheses")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not outlive a fork
 
 
 class Excerpt(NamedTuple):
@@ -65,22 +74,26 @@ def climb(
     rungs: Sequence[Hypothesis],
     certain: Callable[[Found], bool],
 ) -> list[Found]:
-    """Alignments of an excerpt under these rungs, up to the first that is certain."""
+    """Alignments of an excerpt under these rungs, up to the first that is certain.
+
+    Each says how many hypotheses were tried in the end, the unaltered one included.
+    """
     found: list[Found] = []
+    tried = 1
     waiting: list[tuple[Candidate, Hypothesis]] = []
     for first in range(0, len(rungs), AT_ONCE):
         batch = rungs[first : first + AT_ONCE]
-        tried = 1 + first + len(batch)
-        for promising in POOL.map(partial(_screen, question, excerpt), batch):
+        tried += len(batch)
+        for promising in pool().map(functools.partial(_screen, question, excerpt), batch):
             waiting += promising
         waiting.sort(key=lambda pair: -pair[0].votes)
         count = EAGER if first + len(batch) < len(rungs) else LAST
         chosen, waiting = waiting[:count], waiting[count:]
-        for several in POOL.map(partial(_align, question, excerpt, tried), chosen):
+        for several in pool().map(functools.partial(_align, question, excerpt, tried), chosen):
             found += several
         if any(map(certain, found)):
             break
-    return found
+    return [replace(item, hypotheses=tried) for item in found]
 
 
 def _screen(

@@ -274,6 +274,9 @@ class Library:
         if snapshot is not None and (snapshot.revision, snapshot.day) == (revision, day):
             return snapshot
         with self._refreshing:
+            snapshot = self._snapshot  # another thread may have read it meanwhile
+            if snapshot is not None and (snapshot.revision, snapshot.day) == (revision, day):
+                return snapshot
             placements = catalogue.placements(connection, day)
             needed = set(placements.segment.tolist())
             segments = {

@@ -13,15 +13,17 @@ import numpy as np
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import UNALTERED, Hypothesis
 from index.align import Found, align_near
-from index.ladder import POOL
+from index.ladder import pool
 from index.question import Question
 
 # Semitones, and share of the tempo, at each side of what is assumed, round by round. Nearer values differ by
 # less than the noise of their likeness, farther ones are no parabola.
 ROUNDS = ((0.35, 0.06), (0.3, 0.06), (0.3, 0.06))
+LOOKS = 1 + 5 * len(ROUNDS)  # hypotheses that an alignment is the best of, once refined
 FINE_PITCH = 0.05  # semitones, and…
 FINE_TEMPO = 0.005  # …share of the tempo, that a short alignment does not tell apart
 NEARLY = 0.8  # share of its score that an alignment may lose by being refined
+SHORT = 8.0  # s of an alignment the slope of whose line is noise
 LONGEST = 20.0  # s of the query that are looked at for it…
 MARGIN = 2.0  # …and at each side of them, for the surroundings of the spectrogram
 AROUND = 120.0  # s at each side of an alignment to which a refined one may grow
@@ -37,7 +39,7 @@ def refined(found: Found, question: Question) -> Found:
         before = Hypothesis(best.tempo, best.view.hypothesis.pitch)
         final = _peak(best, pitch_reach, tempo_reach, question)
         again = None if _alike(before, final) else _realigned(best, final, LONGEST, question)
-        if again is None or again.score < NEARLY * found.score:
+        if again is None or again.alignment.score < NEARLY * found.alignment.score:
             break
         best = _straight(again)
     if _alike(final, UNALTERED):
@@ -45,7 +47,7 @@ def refined(found: Found, question: Question) -> Found:
     if best is found and final == found.view.hypothesis:
         return _straight(found)
     grown = _realigned(best, final, AROUND, question)
-    if grown is None or grown.score < NEARLY * found.score:
+    if grown is None or grown.alignment.score < NEARLY * found.alignment.score:
         return found
     return _straight(grown)
 
@@ -60,7 +62,7 @@ def _alike(one: Hypothesis, other: Hypothesis) -> bool:
 def _straight(found: Found) -> Found:
     """A short alignment without the slope of its line, which noise makes rather than the tempo."""
     start, end = found.query_seconds()
-    if end - start >= LONGEST:
+    if end - start >= SHORT:
         return found
     return replace(found, alignment=found.alignment._replace(creep=0.0))
 
@@ -68,7 +70,7 @@ def _straight(found: Found) -> Found:
 def _peak(found: Found, pitch_reach: float, tempo_reach: float, question: Question) -> Hypothesis:
     """The hypothesis near that of an alignment under which it is most like the reference."""
     tempo, pitch = found.tempo, found.view.hypothesis.pitch
-    here, lower, higher, slower, faster = POOL.map(
+    here, lower, higher, slower, faster = pool().map(
         lambda hypothesis: _likeness(found, hypothesis, question),
         (
             Hypothesis(tempo, pitch),

@@ -1,14 +1,15 @@
 """From a query's fingerprint to matches: candidates, votes, alignment, significance.
 
-The stored embeddings nearest to each of the query's vote for a recording and an offset. The offsets with most weight are aligned with the whole of the query, and an alignment is
-answered if its E-value says that chance does not explain it.
+The stored embeddings nearest to each of the query's vote for a recording and an offset. The offsets with
+most weight are aligned with the whole of the query, and an alignment is answered if its E-value says that
+chance does not explain it.
 
 What is not recognised as it is may have been altered in tempo or pitch: `index.ladder` looks at it under
 other hypotheses, and what it finds is aligned and judged in the same way.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
@@ -16,7 +17,7 @@ from fingerprint.view import unaltered
 from index.align import SLACK, Found, align_near
 from index.ladder import climb, excerpts
 from index.question import Question
-from index.refine import refined
+from index.refine import LOOKS, refined
 from index.significance import MATCH, REVIEW, Calibration
 from index.votes import candidates
 
@@ -24,6 +25,7 @@ NEIGHBOURS = 40  # stored embeddings that vote for each of the query's
 PROBES = 128  # of the index's 1,024 lists: under noise of 0 dB hold 96 % of what is sought
 COMPARED = 200_000  # stored embeddings that each of a query's is compared with, at most
 CANDIDATES = 24  # (recording, offset) pairs that are aligned for each block
+MOST_BEND = 0.08  # share of the tempo by which an alignment may differ from its hypothesis
 BLOCK = 300  # query steps (30 s) that vote together
 
 
@@ -70,15 +72,11 @@ def search(
 
     if calibration.altered is None:
         rungs = ()
-    matches = []
-    for found in everything(question, rungs, chance, max_e_value):
-        said = question.fingerprint.levels is not None and chance(found) <= REVIEW
-        better = refined(found, question) if said else found
-        matches += [
-            _match(better, first, last, chance(better), question)
-            for first, last in better.alignment.stretches
-        ]
-    return matches
+    return [
+        _match(found, first, last, question)
+        for found in everything(question, rungs, chance, max_e_value)
+        for first, last in found.alignment.stretches
+    ]
 
 
 def everything(
@@ -87,21 +85,45 @@ def everything(
     chance: Callable[[Found], float],
     max_e_value: float,
 ) -> list[Found]:
-    """Alignments of E-value max_e_value or less, best first.
+    """Alignments of E-value max_e_value or less, judged by `chance`, best first.
 
     Those of the query as it is and, of the excerpts which these leave unexplained, those under the rungs.
     """
-    found = alignments(question)
+
+    def settled(found: Iterable[Found]) -> list[Found]:
+        judged = [replace(item, e_value=chance(item)) for item in found]
+        told_apart = distinct(item for item in judged if item.e_value <= max_e_value)
+        return [
+            _refined(item, question, chance) if item.e_value <= MATCH else item
+            for item in told_apart
+        ]
+
+    found = settled(alignments(question))
     if question.fingerprint.levels is not None and rungs and len(question.snapshot):
-
-        def certain(item: Found) -> bool:
-            return chance(item) <= MATCH
-
         for excerpt in excerpts(question.fingerprint):
-            if not any(excerpt.is_mostly_in(item) for item in found if certain(item)):
-                found += climb(question, excerpt, rungs, certain)
-    judged = [(chance(item), n) for n, item in enumerate(found)]
-    return distinct([found[n] for e_value, n in sorted(judged) if e_value <= max_e_value])
+            if not any(excerpt.is_mostly_in(item) for item in found if _explains(item)):
+                found += settled(
+                    climb(question, excerpt, rungs, lambda item: chance(item) <= MATCH)
+                )
+    # what is weak as it is may be a strong match under the ladder: it is refined if nothing was stronger
+    return distinct(
+        _refined(item, question, chance) if MATCH < item.e_value <= REVIEW else item
+        for item in distinct(found)
+    )
+
+
+def _explains(found: Found) -> bool:
+    """Whether a match leaves nothing to be asked: a bent alignment may be part of an altered copy's."""
+    bend = abs(found.tempo / found.view.hypothesis.tempo - 1)
+    return found.e_value <= MATCH and bend <= MOST_BEND
+
+
+def _refined(found: Found, question: Question, chance: Callable[[Found], float]) -> Found:
+    """A match refined; the hypotheses tried for that count against its chance."""
+    if question.fingerprint.levels is None:
+        return found
+    better = refined(found, question)
+    return replace(better, e_value=min(found.e_value, LOOKS * chance(better)))
 
 
 def alignments(question: Question) -> list[Found]:
@@ -137,13 +159,13 @@ def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) 
     return abs(offset - item.alignment.offset - item.alignment.creep * along) <= SLACK
 
 
-def distinct(found: Sequence[Found]) -> list[Found]:
-    """Those found, best first, less those that tell of the same stretch of query and recording again.
+def distinct(found: Iterable[Found]) -> list[Found]:
+    """Best first, without those that tell of the same stretch of query and recording again.
 
     Of the several places where a recording repeats itself, the best is named.
     """
     kept: list[Found] = []
-    for item in found:
+    for item in sorted(found, key=lambda item: item.e_value):
         start, end = item.query_seconds()
         for other in kept:
             other_start, other_end = other.query_seconds()
@@ -155,13 +177,7 @@ def distinct(found: Sequence[Found]) -> list[Found]:
     return kept
 
 
-def _match(
-    found: Found,
-    first_step: int,
-    last_step: int,
-    chance: float,
-    question: Question,
-) -> Match:
+def _match(found: Found, first_step: int, last_step: int, question: Question) -> Match:
     """The match that reference steps first to last of an alignment are, in seconds."""
     fingerprint = question.fingerprint
     recording = question.snapshot.recordings[found.recording]
@@ -171,9 +187,10 @@ def _match(
     # Evidence reaches half a window beyond the outermost embeddings. Where the query gave no
     # further embedding that could have spoken against it, the match goes on to the query's end.
     query_start, query_end = view.at(first) - view.reach, view.at(last) + view.reach
-    if first < REFERENCE_EVERY:
+    evidence_ends = fingerprint.start + (len(fingerprint.embeddings) - 1) * fingerprint.step
+    if view.at(first - REFERENCE_EVERY) < fingerprint.start:
         query_start = 0.0
-    if last >= len(view.embeddings) - REFERENCE_EVERY:
+    if view.at(last + REFERENCE_EVERY) > evidence_ends:
         query_end = fingerprint.duration
     query_start = max(0.0, query_start)
     query_end = min(fingerprint.duration, query_end)
@@ -197,8 +214,8 @@ def _match(
         work=recording.work,
         rightsholder=recording.rightsholder,
         rights=recording.rights,
-        tier="match" if chance <= MATCH else "review",
-        e_value=chance,
+        tier="match" if found.e_value <= MATCH else "review",
+        e_value=found.e_value,
         score=round(found.score, 3),
         query_start=round(query_start, 3),
         query_end=round(query_end, 3),

@@ -126,7 +126,8 @@ class Snapshot:
     def codes(self, recording: int, first: int, end: int) -> Codes:
         """Codes of a recording's embeddings first to end (excluded)."""
         start = int(self.starts[recording])
-        at = int(np.searchsorted(self._firsts, start, side="right")) - 1
+        # a recording without embeddings may begin where the last segment ends
+        at = min(int(np.searchsorted(self._firsts, start, side="right")), len(self._segments)) - 1
         start -= int(self._firsts[at])
         return self._segments[at].run(start + first, start + min(end, self.length(recording)))
 

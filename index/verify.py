@@ -82,7 +82,7 @@ def _segment(
         if segment.checksum(path) != row.sha256:
             yield Damage(f"{path}: its checksum is wrong, so it was altered", mend, ids)
             return
-    except LibraryError as error:
+    except (LibraryError, OSError) as error:
         with library.reading() as newer:
             if row in catalogue.segments(newer):  # else it was compacted since
                 yield Damage(str(error).partition(";")[0], mend, ids)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from index.recording import RIGHTS
 from service import upkeep  # noqa: F401, its commands are part of `main`
 from service.command import (
     EXIT_STATUSES,
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
     from service.ingest import Candidate
     from service.metadata import MetadataTable
     from service.query import Answer
-
-# The rights bases of index.catalogue, which is too slow to import for this list alone.
-RIGHTS = ("owned", "licensed", "open-licence", "public-domain")
 
 
 @main.command(short_help="Add recordings to the library.", epilog=EXIT_STATUSES)
@@ -308,7 +306,8 @@ def fingerprint(path: str, output: str) -> None:
       curl -H "Content-Type: application/vnd.earmark.fingerprint" \\
            --data-binary @suspect.emk http://127.0.0.1:8000/v1/query
 
-    The audio cannot be had back from a fingerprint. No library is needed.
+    A fingerprint holds a coarse picture of the sound (40 moments a second, 96 bands), which is less
+    than the audio and more than nothing. No library is needed.
     """
     from service.query import FINGERPRINT_EXTENSION, fingerprint_clip
 

@@ -112,7 +112,8 @@ def _seconds(duration: str) -> float | None:
     found = _DURATION.fullmatch(duration)
     if not found or not any(found.groups()):
         return None
-    return sum(unit * float(value or 0) for unit, value in zip(_UNITS, found.groups(), strict=True))
+    parts = zip(_UNITS, found.groups(), strict=True)
+    return sum(unit * float(value or 0) for unit, value in parts) or None  # PT0S is a placeholder
 
 
 def _all(node: Element, path: str) -> list[Element]:

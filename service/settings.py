@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from fingerprint.cores import available_cores
 from fingerprint.errors import EarmarkError
 from fingerprint.hypotheses import LADDER
 
@@ -27,13 +28,6 @@ _UNITS = {"h": 3600, "min": 60, "s": 1}
 
 class SettingsError(EarmarkError):
     """A setting has a value that cannot be used, or a name that does not exist."""
-
-
-def available_cores() -> int:
-    """Number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _iso_duration(value: object) -> object:

@@ -197,7 +197,7 @@ def remove(recording_ids: Sequence[str], as_json: bool) -> None:
     library = open_library(settings, load_encoder())
     errors: dict[str, dict[str, str] | None] = {}
     with library.writer() as writer:
-        for recording_id in recording_ids:
+        for recording_id in dict.fromkeys(recording_ids):
             try:
                 writer.remove(recording_id)
             except KeyError:

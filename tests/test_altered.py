@@ -125,3 +125,41 @@ def test_a_held_note_and_clicks_in_silence_are_answered(library):
         made = fingerprint(wav(samples.astype(np.float32)), ENCODER, QUERY_EVERY)
         matches, _ = library.search(made)
         assert [match for match in matches if match.tier == "match"] == []
+
+
+def test_one_altered_copy_is_one_match_however_long(library):
+    faster = soxr.resample(melody(3, 30.0), RATE * 1.25, RATE)
+    matches, _ = library.search(fingerprint(wav(faster), ENCODER, QUERY_EVERY))
+    assert [match.recording for match in matches if match.tier == "match"] == ["3"]
+    assert matches[0].query_start == 0
+    assert matches[0].query_end == pytest.approx(len(faster) / RATE, abs=0.4)
+    assert matches[0].reference_end == pytest.approx(30.0, abs=0.5)
+
+
+def test_an_altered_part_does_not_claim_what_surrounds_it(library):
+    part = soxr.resample(melody(4, 30.0)[8 * RATE : 20 * RATE], RATE * 1.25, RATE)
+    mix = np.concatenate([melody(70, 11.0), part, melody(71, 11.0)])
+    matches, _ = library.search(fingerprint(wav(mix), ENCODER, QUERY_EVERY))
+    (match,) = (match for match in matches if match.tier == "match")
+    assert match.recording == "4"
+    assert match.query_start == pytest.approx(11.0, abs=1.0)
+    assert match.query_end == pytest.approx(11.0 + len(part) / RATE, abs=1.0)
+
+
+def test_silence_is_nobodys(tmp_path):
+    pause = np.zeros(8 * RATE, np.float32)
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    with library.writer() as writer:
+        tune = np.concatenate([melody(1, 10.0), pause, melody(2, 10.0)])
+        made = fingerprint(wav(tune), ENCODER, REFERENCE_EVERY, name="1.wav")
+        writer.add(made, Metadata(made.source, "Me", "owned", id="1"))
+    other = np.concatenate([melody(3, 10.0), pause, melody(4, 10.0)])
+    assert library.search(fingerprint(wav(other), ENCODER, QUERY_EVERY))[0] == []
+
+
+def test_matches_come_best_first_and_within_the_limit(library):
+    two = melody(1, 30.0)[: 6 * RATE] + soxr.resample(melody(2, 30.0), RATE * 1.2, RATE)[: 6 * RATE]
+    matches, _ = library.search(fingerprint(wav(two), ENCODER, QUERY_EVERY), max_e_value=1e-3)
+    chances = [match.e_value for match in matches]
+    assert chances == sorted(chances) and all(chance <= 1e-3 for chance in chances)
+    assert "1" in {match.recording for match in matches}

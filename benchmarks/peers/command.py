@@ -198,7 +198,7 @@ class CommandPeer:
             for clip, found in self.understood(output):
                 if best[clip].error:
                     best[clip] = silent
-                if found and found.score > best[clip].score:
+                if found and found.work > 0 and found.score > best[clip].score:
                     recording = self._recordings[found.work - 1]
                     start, score = found.reference_start, found.score
                     best[clip] = replace(

@@ -75,7 +75,7 @@ def train(args: argparse.Namespace) -> None:
         step = state["step"]
         schedule.last_epoch = step
     # a CPU without instructions for bfloat16 emulates it, at twenty times the cost of float32
-    half = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    half = device == "cuda" or _has_bfloat16()
     batches = Batches(args.manifest, args.samples, args.segments, args.seed, step)
     loader = torch.utils.data.DataLoader(
         batches, batch_size=None, num_workers=args.workers, prefetch_factor=4
@@ -116,6 +116,11 @@ def save(path: Path, model: Encoder, optimiser: torch.optim.Optimizer, step: int
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
     torch.save(state, beside)
     os.replace(beside, path)
+
+
+def _has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16, as far as torch tells."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def main() -> None:
