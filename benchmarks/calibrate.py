@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -185,27 +184,30 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="weights; default: those that ship")
     parser.add_argument("--clips", type=int, default=500, help="of each length")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plain", action="store_true", help="without the ladder of hypotheses")
+    parser.add_argument(
+        "--plain", action="store_true", help="without the ladder of hypotheses: its fit stays"
+    )
     parser.add_argument("--write", action="store_true", help="enter the fit into the table")
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
     found = list(nulls(encoder, args.clips, args.seed, () if args.plain else LADDER))
     if not found:
         sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
-    entry: dict[str, Any] = {"unaltered": None, "altered": None}
+    table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
+    entry = table.setdefault(encoder.id, {"unaltered": None, "altered": None})
+    options = " --plain" if args.plain else ""
     for name in ("unaltered",) if args.plain else ("unaltered", "altered"):
         tail = fit(found, attrgetter(name))
         print(f"{name}\n{report(found, tail, attrgetter(name))}")
-        entry[name] = asdict(tail)
-    plain = " --plain" if args.plain else ""
-    entry["clips"] = len(found)
-    entry["command"] = (
-        f"python -m benchmarks.calibrate --clips {args.clips} --seed {args.seed}{plain}"
-    )
+        entry[name] = asdict(tail) | {
+            "clips": len(found),
+            "command": (
+                f"python -m benchmarks.calibrate --clips {args.clips} --seed {args.seed}{options}"
+            ),
+        }
     print(json.dumps({encoder.id: entry}))
     if args.write:
-        table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
-        rows = (f'  "{id}": {json.dumps(row)}' for id, row in (table | {encoder.id: entry}).items())
+        rows = (f'  "{id}": {json.dumps(row)}' for id, row in table.items())
         TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
