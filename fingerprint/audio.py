@@ -10,6 +10,7 @@ is ever opened, and whatever a file holds ends in sound or in one `AudioError`. 
 beyond the limits on bytes and seconds, or a crash of it, is for the process around it to bound.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -98,7 +99,9 @@ class Limits:
     max_bytes: int = 4 * 2**30
 
 
-def open_audio(source: str | Path | BinaryIO, limits: Limits = Limits()) -> "AudioStream":
+def open_audio(
+    source: str | Path | BinaryIO, limits: Limits = Limits(), name: str | None = None
+) -> "AudioStream":
     """Open a sound file, or the sound track of a video.
 
     Parameters
@@ -107,6 +110,8 @@ def open_audio(source: str | Path | BinaryIO, limits: Limits = Limits()) -> "Aud
         A seekable file object is read from its start and stays open; one that cannot seek (a pipe)
         is first stored, in memory or beyond 64 MiB in a temporary file.
     limits : Limits
+    name : str
+        What to call the source if it is not a path.
 
     Raises
     ------
@@ -114,10 +119,10 @@ def open_audio(source: str | Path | BinaryIO, limits: Limits = Limits()) -> "Aud
         "not-found", "undecodable" (a folder, an empty file, text, a video without sound, …),
         "too-large" (more than `limits.max_bytes`), "too-long" (the header says so).
     """
-    name = _name_of(source)
+    name = _name_of(source, name)
     with ExitStack() as resources:
         if isinstance(source, str | Path):
-            file = _open_path(source, name)
+            file = open_file(source, name)
             resources.enter_context(file)
         elif source.seekable():
             file = source
@@ -188,6 +193,36 @@ class AudioStream:
         while data := self._file.read(_READ_BYTES):
             digest.update(data)
         return digest.hexdigest()
+
+    @property
+    def seconds(self) -> float | None:
+        """Length as the header states it or libav guesses it from the bit rate; None if neither can."""
+        if self._second is not None:
+            return self._stated_seconds
+        return self._stated_seconds or (self._container.duration or 0) / 1e6 or None
+
+    def window(self, start: float, seconds: float) -> NDArray[np.float32]:
+        """About `seconds` of the sound from about `start` on [shape=(n,)], without what lies before.
+
+        Where the format has no index, `start` is a guess from the bit rate. What cannot be sought or
+        decoded is empty.
+        """
+        try:
+            if self._second is not None:
+                self._second.seek(round(start * self._second.samplerate))
+            else:
+                self._container.seek(round(start * 1e6))
+        except Exception:  # as in `_frames`
+            return np.empty(0, np.float32)
+        pieces: list[NDArray[np.float32]] = []
+        wanted = round(seconds * SAMPLE_RATE)
+        with contextlib.suppress(AudioError):
+            for block in self.blocks():
+                pieces.append(block)
+                wanted -= len(block)
+                if wanted <= 0:
+                    break
+        return np.concatenate([np.empty(0, np.float32), *pieces])
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The sound at `SAMPLE_RATE`, mono, in order, in blocks of about a second; only once.
@@ -310,14 +345,16 @@ class AudioStream:
             yield None
 
 
-def _name_of(source: str | Path | BinaryIO) -> str:
+def _name_of(source: str | Path | BinaryIO, given: str | None) -> str:
     if isinstance(source, str | Path):
         return str(source)
+    if given:
+        return given
     name = getattr(source, "name", None)
     return name if isinstance(name, str) and name else "audio"
 
 
-def _open_path(path: str | Path, name: str) -> BinaryIO:
+def open_file(path: str | Path, name: str) -> BinaryIO:
     """Open a regular file for reading; devices and pipes could block or never end."""
     try:
         mode = os.stat(path).st_mode

@@ -8,7 +8,7 @@ by piece: memory grows with the fingerprint, not with the audio, and the pieces 
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -181,25 +181,38 @@ def fingerprint(
     AudioError
         Those of `open_audio`, and "too-short" or "silent": less than 0.5 s of sound.
     """
-    with open_audio(source, limits) as stream:
-        label = name or stream.name
-        heard = _Heard()
-        pieces = _levels(stream.blocks(), heard)
-        kept: list[NDArray[np.uint8]] = []
-        is_query = every == QUERY_EVERY
-        frames = _normalised(_noted(pieces, kept) if is_query else pieces)
-        if is_query:
-            frames = padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
-        embeddings = np.concatenate(
-            [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
-        )
-        heard.require_enough(label)
-        sha256, tags = stream.sha256(), stream.tags
+    with open_audio(source, limits, name) as stream:
+        made = _made(stream.blocks(), encoder, every, name or stream.name)
+        return replace(made, sha256=stream.sha256(), tags=stream.tags)
+
+
+def fingerprint_samples(
+    samples: NDArray[np.float32], encoder: Encoder, every: int, name: str
+) -> Fingerprint:
+    """As `fingerprint`, of decoded samples [shape=(n,)] at SAMPLE_RATE; its sha256 is empty."""
+    return _made([samples], encoder, every, name)
+
+
+def _made(
+    blocks: Iterable[NDArray[np.float32]], encoder: Encoder, every: int, name: str
+) -> Fingerprint:
+    """The fingerprint of blocks of samples, still without what only a file has."""
+    heard = _Heard()
+    pieces = _levels(blocks, heard)
+    kept: list[NDArray[np.uint8]] = []
+    is_query = every == QUERY_EVERY
+    frames = _normalised(_noted(pieces, kept) if is_query else pieces)
+    if is_query:
+        frames = padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
+    embeddings = np.concatenate(
+        [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
+    )
+    heard.require_enough(name)
     to_centre = (encoder.window - 1) / 2 / FRAME_RATE + FFT / 2 / SAMPLE_RATE
     return Fingerprint(
         encoder=encoder.id,
-        source=label,
-        sha256=sha256,
+        source=name,
+        sha256="",
         duration=heard.samples / SAMPLE_RATE,
         every=every,
         start=to_centre - (PADDING / FRAME_RATE if is_query else 0),
@@ -207,7 +220,6 @@ def fingerprint(
         reach=to_centre,
         embeddings=embeddings,
         levels=np.concatenate([np.empty((0, BANDS), np.uint8), *kept]) if is_query else None,
-        tags=tags,
     )
 
 

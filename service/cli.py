@@ -1,14 +1,12 @@
-"""The `earmark` command: what goes in, what is asked, and the server; the rest is in `service.upkeep`.
+"""The `earmark` command: what goes in, what is asked, and the server; the rest is in `service.upkeep` and
+`service.inspection`.
 
 `earmark --help` has to be instant, so numpy, numba, pydantic and FastAPI are imported by the
 commands that need them and never at the top of this file.
 """
 
-import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from index.recording import RIGHTS
-from service import upkeep  # noqa: F401, its commands are part of `main`
+from service import inspection, upkeep  # noqa: F401, their commands are part of `main`
 from service.command import (
     EXIT_STATUSES,
     SOME_FAILED,
@@ -37,6 +35,7 @@ from service.command import (
     print_json,
     progress,
     setting,
+    stopping,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def ingest(
     library = open_library(settings, encoder, create=True)
     _tell_cost(library, candidates)
     stop = Event()
-    with _stopping(stop) as signals, progress(sum(it.size for it in candidates), "B") as bar:
+    with stopping(stop) as signals, progress(sum(it.size for it in candidates), "B") as bar:
         outcomes = ingest_files(
             library,
             encoder,
@@ -187,27 +186,6 @@ def _date(value: str) -> str:
         return date.fromisoformat(value).isoformat()
     except ValueError:
         raise click.UsageError(f"--licence-until {value}: no date like 2027-12-31") from None
-
-
-@contextmanager
-def _stopping(stop: Event) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM set `stop`, once; a second one ends the process. Yields what came."""
-    came: list[int] = []
-
-    def stop_soon(number: int, frame: object) -> None:
-        came.append(number)
-        stop.set()
-        # Not through sys.stderr, which this may have interrupted.
-        os.write(2, b"\nearmark: finishing the files in hand; once more to stop at once\n")
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-
-    before = {each: signal.signal(each, stop_soon) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @main.command(

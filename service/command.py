@@ -8,13 +8,17 @@ commands that need them and never at the top of this file.
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from tqdm import tqdm
 
     from fingerprint.audio import Limits
@@ -60,11 +64,14 @@ class EarmarkGroup(click.Group):
 
 def _exit_status(error: Exception) -> int:
     from fingerprint.errors import AudioError
+    from service.dataset import DatasetError
+    from service.journal import JournalError, JournalUnwritable
     from service.settings import SettingsError
 
-    if isinstance(error, AudioError):
+    if isinstance(error, AudioError | JournalUnwritable):
         return SOME_FAILED
-    return WRONG_USAGE if isinstance(error, SettingsError) else LIBRARY_UNUSABLE
+    wrong = isinstance(error, SettingsError | DatasetError | JournalError)
+    return WRONG_USAGE if wrong else LIBRARY_UNUSABLE
 
 
 def complain(message: str) -> None:
@@ -183,3 +190,24 @@ def print_fields(fields: dict[str, Any]) -> None:
 
     rows = [(name, "" if value is None else str(value)) for name, value in fields.items()]
     click.echo(table(rows[0], rows[1:]))
+
+
+@contextmanager
+def stopping(stop: "Event") -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM set `stop`, once; a second one ends the process. Yields what came."""
+    came: list[int] = []
+
+    def stop_soon(number: int, frame: object) -> None:
+        came.append(number)
+        stop.set()
+        # Not through sys.stderr, which this may have interrupted.
+        os.write(2, b"\nearmark: finishing the files in hand; once more to stop at once\n")
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {each: signal.signal(each, stop_soon) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -173,14 +173,14 @@ def answer(
         sha256=made.sha256,
         duration=round(made.duration, _TIME_DIGITS),
         error=None,
-        matches=[_match(match) for match in matches],
+        matches=[match_of(match) for match in matches],
         library=_state(snapshot),
         encoder=made.encoder,
         elapsed_ms=_milliseconds(spent + time.perf_counter() - started),
     )
 
 
-def _match(found: Found) -> Match:
+def match_of(found: Found) -> Match:
     """The contract's match, its figures rounded to what they are worth."""
     match = Match.model_validate(found)
     times = ("query_start", "query_end", "reference_start", "reference_end")

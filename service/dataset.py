@@ -1,0 +1,595 @@
+"""A dataset's members: every sound in a folder, an archive, Parquet files or a manifest, one after the other.
+
+Members are told one by one, in an order that is always the same, and nothing is unpacked to disk: a member
+is either a place in a file, which whoever decodes it opens, or, of a compressed archive or a table, its
+bytes. Names in an archive or a manifest lead nowhere outside of the dataset.
+
+    folder                       its files and those of the folders below, archives and Parquet among them
+    .zip
+    .tar .tar.gz .tgz .tar.zst   with the JSON beside a sound in WebDataset shards: 0001.flac, 0001.json
+    .parquet                     rows with a column of {bytes, path}, as Hugging Face datasets write them
+    .jsonl .csv .tsv (.gz .zst)  manifests: rows that name files, by paths relative to the manifest
+    anything else                one sound
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from fingerprint.errors import AudioError, EarmarkError
+from service.ingest import AUDIO_EXTENSIONS
+from service.labels import Labels, labels_of, path_of
+from service.wording import as_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+MANIFESTS = tuple(
+    kind + packed
+    for kind in (".jsonl", ".ndjson", ".csv", ".tsv")
+    for packed in ("", ".gz", ".zst")
+)
+ARCHIVES = (".zip", *TAR)
+CONTAINERS = (*ARCHIVES, ".parquet")
+
+# What is held of a member that can only be read in passing; larger ones are told of as too large.
+MOST_IN_MEMORY = 256 * 2**20
+# Beyond this, a zip file's member is no music: the best compressed silence is at about 1000.
+_MOST_RATIO = 200
+_MOST_SIDECAR = 2**20  # bytes of JSON beside a sound
+_MOST_LINE = 2**20  # characters of a manifest's line
+_ROWS = 8  # of a Parquet file read at once
+_DRAINED = 1000  # members after which a tar file's list of them is emptied
+
+
+class DatasetError(EarmarkError):
+    """A dataset that cannot be scanned at all."""
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A whole file."""
+
+    path: Path
+
+    def open(self) -> BinaryIO:
+        """The file; what is no regular file (a device, a pipe) is refused."""
+        from fingerprint.audio import open_file
+
+        return open_file(self.path, as_text(self.path))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Bytes offset to offset + size of a file: a member of a tar file that is not compressed."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def open(self) -> BinaryIO:
+        """The slice as a seekable file."""
+        return cast(BinaryIO, io.BufferedReader(_SliceOf(self)))
+
+
+@dataclass(frozen=True)
+class Zipped:
+    """The member of that number in a zip file's directory."""
+
+    path: Path
+    number: int
+
+    def open(self) -> BinaryIO:
+        """The member as a seekable file: decompressed in memory if it is small, else as it is read."""
+        archive = _zip(self.path)
+        member = archive.infolist()[self.number]
+        stream = archive.open(member)
+        if member.compress_type == zipfile.ZIP_STORED or member.file_size > MOST_IN_MEMORY:
+            return cast(BinaryIO, stream)
+        with stream:
+            return io.BytesIO(stream.read(MOST_IN_MEMORY + 1))
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Bytes that were read in passing."""
+
+    data: bytes
+
+    def open(self) -> BinaryIO:
+        """The bytes as a file."""
+        return io.BytesIO(self.data)
+
+
+Source = OnDisk | Slice | Zipped | InMemory
+
+
+@dataclass(frozen=True)
+class Member:
+    """One sound of a dataset, or what kept it from being one.
+
+    Attributes
+    ----------
+    file : path of the file it is in, relative to the dataset, with "/"
+    member : its name in that file, if it is in a container
+    index : its number in that file; (file, index) is unique and the same in every run
+    weight : bytes of the dataset that are behind once it is done with
+    source : where its bytes are; None if there is a problem
+    labels : what the dataset says it is
+    problem : why it cannot be read
+    """
+
+    file: str
+    member: str | None
+    index: int
+    weight: int
+    source: Source | None
+    labels: Labels = field(default_factory=dict)
+    problem: AudioError | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.file if self.member is None else f"{self.file}: {self.member}"
+
+
+def is_container(path: Path) -> bool:
+    """Whether a file's name says that it holds other files."""
+    return path.name.lower().endswith(CONTAINERS)
+
+
+def is_sound(name: str) -> bool:
+    """Whether a name's extension is one of sounds or videos."""
+    return PurePosixPath(name).suffix.lower() in AUDIO_EXTENSIONS
+
+
+def size_of(dataset: Path) -> int:
+    """Bytes of a dataset's files, as far as `members` looks at them. Raises DatasetError."""
+    _require(dataset)
+    if not dataset.is_dir():
+        return dataset.stat().st_size
+    return sum(_size(file) for file in _files(dataset, lambda error: None))
+
+
+def members(dataset: Path) -> Iterator[Member]:
+    """Every member of a dataset. Raises DatasetError if there is none of that name."""
+    _require(dataset)
+    if dataset.is_dir():
+        yield from _of_folder(dataset)
+    elif dataset.name.lower().endswith(MANIFESTS):
+        yield from _of_manifest(dataset)
+    elif is_container(dataset):
+        yield from _of_container(dataset, dataset.name)
+    else:
+        yield Member(as_text(dataset.name), None, 0, dataset.stat().st_size, OnDisk(dataset))
+
+
+def _require(dataset: Path) -> None:
+    if not dataset.exists():
+        raise DatasetError(f"{dataset}: no such file or folder; name the dataset to scan")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# Folders
+
+
+def _files(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    """Sounds and containers below a folder, in order of name; hidden ones are left out."""
+    for where, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(where, name)
+            if not name.startswith(".") and (is_sound(name) or is_container(path)):
+                yield path
+
+
+def _of_folder(folder: Path) -> Iterator[Member]:
+    def relative(path: Path | str) -> str:
+        return as_text(Path(path).relative_to(folder).as_posix())
+
+    unread: list[OSError] = []
+    for path in _files(folder, unread.append):
+        yield from (_unread(relative(error.filename), error) for error in unread)
+        unread.clear()
+        if is_container(path):
+            yield from _of_container(path, relative(path), in_folder=True)
+        else:
+            yield Member(relative(path), None, 0, _size(path), OnDisk(path))
+    yield from (_unread(relative(error.filename), error) for error in unread)
+
+
+def _unread(name: str, error: OSError) -> Member:
+    return _bad(name, None, 0, 0, "not-found", f"cannot be read ({error.strerror})")
+
+
+def _bad(file: str, member: str | None, index: int, weight: int, kind: Any, what: str) -> Member:
+    name = file if member is None else f"{file}: {member}"
+    return Member(file, member, index, weight, None, problem=AudioError(kind, f"{name}: {what}"))
+
+
+# Containers
+
+
+def _of_container(path: Path, name: str, *, in_folder: bool = False) -> Iterator[Member]:
+    """The members of an archive or a Parquet file, up to where it is damaged."""
+    weight, index = 0, 0
+    try:
+        for member in _reader(path)(path, as_text(name)):
+            weight += member.weight
+            index = member.index + 1
+            yield member
+    except _NoSounds:
+        if not in_folder:  # where there are others, a table without sounds is only that
+            raise
+    except _DAMAGE as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        what = f"is damaged ({reason}); what comes after {index} members is not looked at"
+        left = max(0, _size(path) - weight)
+        yield _bad(as_text(name), None, index, left, "undecodable", what)
+
+
+def _reader(path: Path) -> Callable[[Path, str], Iterator[Member]]:
+    name = path.name.lower()
+    if name.endswith(".zip"):
+        return _of_zip
+    return _of_parquet if name.endswith(".parquet") else _of_tar
+
+
+class _NoSounds(DatasetError):
+    """A table in which no column holds sounds."""
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    import zlib
+
+    import zstandard
+
+    return (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        zstandard.ZstdError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    )
+
+
+_DAMAGE = _damage()
+
+
+@lru_cache(maxsize=2)
+def _zip(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _of_zip(path: Path, name: str) -> Iterator[Member]:
+    for number, info in enumerate(_zip(path).infolist()):
+        weight, member = info.compress_size, as_text(info.filename)
+        if info.is_dir():
+            continue
+        if info.filename.lower().endswith(ARCHIVES):
+            yield _nested(name, member, number, weight)
+        elif is_sound(info.filename):
+            if info.flag_bits & 1:
+                what = "is encrypted; unpack the archive with its password"
+                yield _bad(name, member, number, weight, "undecodable", what)
+            elif info.file_size > _MOST_RATIO * info.compress_size + MOST_IN_MEMORY:
+                what = f"unpacks to {info.file_size / 2**20:,.0f} MiB of almost nothing"
+                yield _bad(name, member, number, weight, "too-large", what)
+            else:
+                yield Member(name, member, number, weight, Zipped(path, number))
+
+
+def _nested(file: str, member: str, index: int, weight: int) -> Member:
+    what = "is an archive in an archive, which is not looked into; unpack the outer one"
+    return _bad(file, member, index, weight, "undecodable", what)
+
+
+def _of_tar(path: Path, name: str) -> Iterator[Member]:
+    """Members of a tar file; sounds wait for the JSON that may follow under the same name."""
+    waiting: list[Member] = []
+    labels: dict[str, Labels] = {}
+    stem = None
+    for member in _tar_members(path, name, labels):
+        here = _stem(member.member or "")
+        if here != stem:
+            yield from _labelled(waiting, labels.pop(stem or "", {}))
+            waiting, stem = [], here
+            for gone in [each for each in labels if each != here]:
+                del labels[gone]
+        if member.source is not None or member.problem is not None:
+            waiting.append(member)
+    yield from _labelled(waiting, labels.get(stem or "", {}))
+
+
+def _labelled(waiting: Iterable[Member], labels: Labels) -> Iterator[Member]:
+    for member in waiting:
+        yield Member(**(vars(member) | {"labels": labels}))
+
+
+def _stem(name: str) -> str:
+    """What the parts of one WebDataset sample share: the path up to the first dot of its last part."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{last.partition('.')[0]}"
+
+
+def _tar_members(path: Path, name: str, labels: dict[str, Labels]) -> Iterator[Member]:
+    """Sounds, problems and sidecars of a tar file; a sidecar has neither source nor problem."""
+    seen = 0
+    with (
+        _unpacked(path) as (stream, sliceable),
+        tarfile.open(fileobj=stream, mode="r:" if sliceable else "r|") as archive,
+    ):
+        for number, info in enumerate(archive):
+            before, seen = seen, (info.offset_data if sliceable else _position(path, stream))
+            weight = info.size if sliceable else max(0, seen - before)
+            if number % _DRAINED == 0:
+                cast(Any, archive).members = []  # tarfile keeps all it has seen
+            member = as_text(info.name)
+            if not info.isreg():
+                continue
+            if info.name.lower().endswith(ARCHIVES):
+                yield _nested(name, member, number, weight)
+            elif is_sound(info.name):
+                if info.issparse() or (info.size > MOST_IN_MEMORY and not sliceable):
+                    what = (
+                        f"has {info.size / 2**20:,.0f} MiB, more than is read of a compressed "
+                        "archive's member; unpack it"
+                    )
+                    yield _bad(name, member, number, weight, "too-large", what)
+                elif sliceable:
+                    source = Slice(path, info.offset_data, info.size)
+                    yield Member(name, member, number, weight, source)
+                else:
+                    data = _data(archive, info)
+                    yield Member(name, member, number, weight, InMemory(data))
+            elif info.name.lower().endswith(".json") and info.size <= _MOST_SIDECAR:
+                labels[_stem(member)] = _sidecar(_data(archive, info))
+                yield Member(name, member, number, weight, None)
+
+
+def _data(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(info)
+    assert file is not None  # of a regular member
+    return file.read()
+
+
+def _sidecar(data: bytes) -> Labels:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return labels_of(fields) if isinstance(fields, dict) else {}
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[tuple[Any, bool]]:
+    """A file's content, decompressed if its name says that it is compressed, and whether it is not."""
+    name = path.name.lower()
+    with path.open("rb") as file:
+        if name.endswith((".gz", ".tgz")):
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield _Positioned(stream, file), False
+        elif name.endswith((".zst", ".tzst")):
+            import zstandard
+
+            reader = zstandard.ZstdDecompressor(max_window_size=2**31)
+            with reader.stream_reader(file, read_across_frames=True) as stream:
+                yield _Positioned(stream, file), False
+        else:
+            yield file, True
+
+
+class _Positioned:
+    """A decompressed stream that says how far its file has been read."""
+
+    def __init__(self, stream: Any, file: BinaryIO) -> None:
+        self.read = stream.read
+        self.position = file.tell
+
+
+def _position(path: Path, stream: _Positioned) -> int:
+    return stream.position()
+
+
+class _SliceOf(io.RawIOBase):
+    """A part of a file as a file."""
+
+    def __init__(self, of: Slice) -> None:
+        self._file = of.path.open("rb", buffering=0)
+        self._of = of
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._of.offset + self._at)
+        wanted = max(0, min(len(buffer), self._of.size - self._at))
+        count = self._file.readinto(memoryview(buffer)[:wanted]) or 0
+        self._at += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._of.size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+# Parquet
+
+
+def _of_parquet(path: Path, name: str) -> Iterator[Member]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, buffer_size=2**20) as file:
+        sounds = _sound_column(file.schema_arrow)
+        if sounds is None:
+            raise _NoSounds(
+                f"{path}: no column holds sounds ({{bytes, path}}); to compare its metadata alone, "
+                "use `earmark reconcile`"
+            )
+        described = [
+            column.name
+            for column in file.schema_arrow
+            if column.name != sounds and _is_plain(column.type)
+        ]
+        share = path.stat().st_size // max(1, file.metadata.num_rows)
+        row = 0
+        for batch in file.iter_batches(_ROWS, columns=[sounds, *described], use_threads=False):
+            columns = {column: batch.column(column) for column in batch.schema.names}
+            for at in range(len(batch)):
+                sound = columns[sounds][at].as_py()
+                labels = labels_of({column: columns[column][at].as_py() for column in described})
+                yield _of_row(path, name, row, share, sound, labels)
+                row += 1
+
+
+def _of_row(path: Path, name: str, row: int, weight: int, sound: Any, labels: Labels) -> Member:
+    if isinstance(sound, bytes):
+        sound = {"bytes": sound}
+    sound = sound or {}
+    where = as_text(str(sound.get("path") or ""))
+    member = f"row {row}: {where}" if where else f"row {row}"
+    data = sound.get("bytes")
+    if data is None and where:
+        return _named(path.parent, where, name, member, row, weight, labels)
+    if data is None:
+        return _bad(name, member, row, weight, "undecodable", "the row has no sound")
+    return Member(name, member, row, weight, InMemory(data), labels)
+
+
+def _sound_column(schema: "pa.Schema") -> str | None:
+    """The first column of {bytes, path}, or else of bytes."""
+    import pyarrow.types as kinds
+
+    def is_binary(kind: Any) -> bool:
+        return kinds.is_binary(kind) or kinds.is_large_binary(kind)
+
+    def is_sound_struct(kind: Any) -> bool:
+        return kinds.is_struct(kind) and any(
+            part.name == "bytes" and is_binary(part.type) for part in kind
+        )
+
+    for fits in (is_sound_struct, is_binary):
+        for column in schema:
+            if fits(column.type):
+                return column.name
+    return None
+
+
+def _is_plain(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_primitive(kind)
+
+
+# Manifests
+
+
+def _of_manifest(path: Path) -> Iterator[Member]:
+    name = as_text(path.name)
+    with _unpacked(path) as (stream, plain):
+        position = stream.tell if plain else stream.position
+        lines = _lines(
+            io.TextIOWrapper(cast(Any, _Raw(stream)), "utf-8-sig", errors="replace", newline="")
+        )
+        seen = 0
+        try:
+            for index, fields in enumerate(_rows(path, lines)):
+                before, seen = seen, position()
+                weight = max(0, seen - before)
+                where = path_of(fields)
+                if where is None:
+                    what = "names no file; a row has a path in `file`, `path` or `audio`"
+                    yield _bad(name, f"row {index}", index, weight, "not-found", what)
+                else:
+                    member = f"row {index}: {as_text(where)}"
+                    labels = labels_of(fields)
+                    yield _named(path.parent, where, name, member, index, weight, labels)
+        except _DAMAGE as error:
+            raise DatasetError(f"{path}: cannot be read ({error})") from error
+
+
+def _rows(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    kind = path.name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+    if kind in ("csv", "tsv"):
+        yield from csv.DictReader(lines, delimiter="\t" if kind == "tsv" else ",")
+        return
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            fields = None
+        yield fields if isinstance(fields, dict) else {}
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(_MOST_LINE + 1):
+        if len(line) > _MOST_LINE:
+            raise ValueError(f"a line of more than {_MOST_LINE} characters")
+        yield line
+
+
+class _Raw(io.RawIOBase):
+    """A stream that has only `read`, as a raw file."""
+
+    def __init__(self, stream: Any) -> None:
+        self._read = stream.read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _named(
+    folder: Path, where: str, name: str, member: str, index: int, weight: int, labels: Labels
+) -> Member:
+    """A file that a table names: one in the table's folder or below."""
+    path = folder / where
+    if not _is_below(path, folder):
+        what = "lies outside the dataset's folder, and is not opened; move it there"
+        return _bad(name, member, index, weight, "not-found", what)
+    return Member(name, member, index, weight, OnDisk(path), labels)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path, its dots and links followed, stays in a folder."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a NUL, a loop of links
+        return False

@@ -1,0 +1,147 @@
+"""The commands that look into what others hold: scan a dataset, compare metadata."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.command import (
+    EXIT_STATUSES,
+    complain,
+    current_settings,
+    jobs_option,
+    json_option,
+    library_option,
+    limits_of,
+    load_encoder,
+    main,
+    max_e_value_option,
+    open_library,
+    print_json,
+    progress,
+    stopping,
+)
+
+if TYPE_CHECKING:
+    from service.dataset import Member
+    from service.listen import Heard
+
+
+report_option = click.option(
+    "--report", "folder", required=True, metavar="DIR", help="Where the report goes: a new folder."
+)
+
+
+@main.command(short_help="Say which works a dataset holds, with a report.", epilog=EXIT_STATUSES)
+@click.argument("dataset", metavar="DATASET")
+@report_option
+@click.option("--resume", is_flag=True, help="Go on with a scan that was stopped or killed.")
+@click.option(
+    "--probe", is_flag=True, help="Look at windows of each file, and at all of it only on evidence."
+)
+@click.option(
+    "--hypotheses",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Hypotheses of altered tempo and pitch to try on every file that is not recognised;"
+    " 124 try all, and take some twenty times as long.",
+)
+@max_e_value_option
+@jobs_option
+@json_option
+@library_option
+def scan(
+    dataset: str, folder: str, resume: bool, probe: bool, hypotheses: int, as_json: bool
+) -> None:
+    """Say which works of the library a dataset holds, where, and how much of them.
+
+    \b
+    Examples:
+      earmark scan uploads/ --report found
+      earmark scan shards/ --report found --probe
+      earmark scan dump.tar.zst --report found --resume
+
+    DATASET is a folder, a zip or tar file (also .tar.gz, .tar.zst; WebDataset shards with their JSON),
+    a Parquet file with a column of {bytes, path}, or a manifest of paths (.jsonl, .csv, .tsv, also
+    .gz and .zst) relative to itself. In a folder, sounds are known by their extension, and archives and
+    Parquet files are looked into. Nothing is unpacked to disk. Files of the same content are heard once.
+
+    DIR gets report.html, summary.json, files and segments (.csv and .parquet) and errors.csv. A scan
+    that was stopped or killed goes on with --resume, which loses no file and counts none twice; Ctrl-C
+    finishes the files in hand. A file that cannot be read is a line in errors.csv and does not change
+    the exit status.
+
+    \b
+    JSON: the line of summary.json.
+    """
+    from threading import Event
+
+    from filelock import FileLock, Timeout
+
+    from fingerprint.hypotheses import LADDER
+    from service.dataset import size_of
+    from service.journal import Journal, JournalError
+    from service.listen import Task
+    from service.report import write_report
+    from service.scan import scan as scan_dataset
+    from service.wording import as_text
+
+    settings = current_settings()
+    encoder = load_encoder()
+    library = open_library(settings, encoder, searchable=True)
+    path, report = Path(dataset), Path(folder)
+    if hypotheses > len(LADDER):
+        raise click.UsageError(f"--hypotheses {hypotheses}: there are {len(LADDER)}")
+    total = size_of(path)
+    scanned = {
+        "dataset": as_text(path.resolve()),
+        "encoder": encoder.id,
+        "probe": "yes" if probe else "no",
+        "hypotheses": str(hypotheses),
+        "max_e_value": repr(settings.max_e_value),
+    }
+    journal = Journal.open(
+        report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
+    )
+    task = Task(settings.library, limits_of(settings), settings.max_e_value, hypotheses, probe)
+    stop, heard_files, found_files = Event(), 0, 0
+    try:
+        with (
+            FileLock(report / "scan.lock", blocking=False),
+            stopping(stop) as signals,
+            progress(total, "B") as bar,
+        ):
+
+            def on_done(member: "Member", heard: "Heard | None") -> None:
+                nonlocal heard_files, found_files
+                heard_files += 1
+                found_files += heard is not None and bool(heard.matches)
+                bar.set_postfix(files=heard_files, found=found_files, refresh=False)
+                bar.update(member.weight)
+
+            complete = scan_dataset(
+                path, journal, task, jobs=settings.jobs, stop=stop, on_done=on_done
+            )
+            summary = write_report(journal, report) if complete else None
+    except Timeout:
+        raise JournalError(f"{report}: another scan is at work in this folder") from None
+    finally:
+        journal.close()
+    if summary is None:
+        complain(f"stopped: what was finished is noted; go on with --resume --report {folder}")
+        sys.exit(128 + signals[0])
+    _tell(summary, report, as_json)
+
+
+def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    click.echo(
+        f"{summary['matched_files']} of {summary['files']} files hold a known work, "
+        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
+    )
+    click.echo(report / "report.html")

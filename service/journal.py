@@ -1,0 +1,217 @@
+"""What a scan has found so far, in its report's folder: a scan that is killed goes on from here.
+
+A member is noted together with what was heard in it, in one transaction: after a crash it is either done or
+as if it had never been begun. What is heard is kept by the sound's content, so that copies share it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sql
+
+from fingerprint.errors import EarmarkError
+from service.dataset import Member
+
+FILE = "scan.sqlite"
+_FORMAT = "1"
+
+_metadata = sql.MetaData()
+_scan = sql.Table(
+    "scan",
+    _metadata,
+    sql.Column("name", sql.Text, primary_key=True),
+    sql.Column("value", sql.Text, nullable=False),
+)
+_members = sql.Table(
+    "members",
+    _metadata,
+    sql.Column("file", sql.Text, primary_key=True),
+    sql.Column("index", sql.Integer, primary_key=True),
+    sql.Column("member", sql.Text),
+    sql.Column("sound", sql.Text, nullable=False),
+    sql.Column("sha256", sql.Text),
+    sql.Column("bytes", sql.Integer),
+    sql.Column("title", sql.Text),
+    sql.Column("artist", sql.Text),
+    sql.Column("isrc", sql.Text),
+    sqlite_with_rowid=False,
+)
+_sounds = sql.Table(
+    "sounds",
+    _metadata,
+    sql.Column("sound", sql.Text, primary_key=True),
+    sql.Column("heard", sql.JSON, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+class JournalError(EarmarkError):
+    """A report's folder that this scan cannot use."""
+
+
+class JournalUnwritable(EarmarkError):
+    """A journal that nothing more can be written to: a full disk, say."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A member that is done: its content, and the key of what was heard in it."""
+
+    member: Member
+    sound: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+class Row(NamedTuple):
+    """A member and what was heard in it, as a report tells of them."""
+
+    file: str
+    member: str | None
+    sha256: str | None
+    bytes: int | None
+    title: str | None
+    artist: str | None
+    isrc: str | None
+    heard: dict[str, Any]
+
+
+class Journal:
+    """The journal of one scan; of one process at a time."""
+
+    def __init__(self, engine: sql.Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(
+        cls, folder: Path, scan: Mapping[str, str], first: Mapping[str, str], *, resume: bool
+    ) -> "Journal":
+        """Begin a journal, or go on with one of the same scan.
+
+        scan : what makes it the same scan: dataset, encoder and the like
+        first : what else is noted when it begins
+
+        Raises JournalError if the folder holds another scan's report, a finished one's, or if it holds
+        an unfinished one's and `resume` was not asked for.
+        """
+        file = folder / FILE
+        begun = file.is_file()
+        if not begun and folder.is_dir() and any(folder.iterdir()):
+            raise JournalError(f"{folder}: is not empty and holds no scan; name another folder")
+        if begun and not resume:
+            raise JournalError(
+                f"{folder}: holds a scan already; go on with it (--resume) or name another folder"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            engine = sql.create_engine(f"sqlite:///{file}")
+            _metadata.create_all(engine)
+            journal = cls(engine)
+            said = {"format": _FORMAT, **scan}
+            with engine.begin() as connection:
+                before = {row.name: row.value for row in connection.execute(sql.select(_scan))}
+                if not before:
+                    both = {**said, **first}
+                    rows = [{"name": name, "value": value} for name, value in both.items()]
+                    connection.execute(sql.insert(_scan), rows)
+        except OSError as error:
+            raise JournalError(f"{folder}: cannot be written ({error.strerror})") from error
+        except sql.exc.DBAPIError as error:
+            raise JournalError(f"{file}: cannot be used ({error.orig})") from error
+        for name, value in said.items():
+            if before and before.get(name) != value:
+                raise JournalError(
+                    f"{folder}: holds a scan of another {name} ({before.get(name)}, not {value}); "
+                    "name another folder"
+                )
+        return journal
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def has(self, member: Member) -> bool:
+        """Whether a member is done."""
+        query = sql.select(_members.c.sound).where(
+            _members.c.file == member.file, _members.c.index == member.index
+        )
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
+    def knows(self, sound: str) -> bool:
+        """Whether a sound of that content has been heard."""
+        query = sql.select(_sounds.c.sound).where(_sounds.c.sound == sound)
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
+    def note(
+        self, members: Iterable[Noted], heard: Mapping[str, dict[str, Any]], elapsed: float
+    ) -> None:
+        """Note members, and what was heard in sounds; `elapsed` more seconds have gone into it."""
+        rows = [
+            {
+                "file": it.member.file,
+                "index": it.member.index,
+                "member": it.member.member,
+                "sound": it.sound,
+                "sha256": it.sha256,
+                "bytes": it.size,
+                **{name: it.member.labels.get(name) for name in ("title", "artist", "isrc")},
+            }
+            for it in members
+        ]
+        try:
+            self._insert(rows, heard, elapsed)
+        except sql.exc.OperationalError as error:
+            raise JournalUnwritable(
+                f"{self._engine.url.database}: cannot be written ({error.orig}); what was noted before "
+                "is safe: make room and go on with --resume"
+            ) from error
+
+    def _insert(
+        self, rows: list[dict[str, Any]], heard: Mapping[str, dict[str, Any]], elapsed: float
+    ) -> None:
+        with self._engine.begin() as connection:
+            if heard:
+                sounds = [{"sound": sound, "heard": found} for sound, found in heard.items()]
+                connection.execute(sql.insert(_sounds), sounds)
+            if rows:
+                connection.execute(sql.insert(_members), rows)
+            spent = float(self._said(connection, "elapsed") or 0) + elapsed
+            _say(connection, "elapsed", repr(spent))
+
+    def finish(self) -> None:
+        """Say that every member of the dataset is done."""
+        with self._engine.begin() as connection:
+            _say(connection, "finished", "yes")
+
+    def said(self, name: str) -> str | None:
+        """What was noted of the scan itself."""
+        with self._engine.connect() as connection:
+            return self._said(connection, name)
+
+    @staticmethod
+    def _said(connection: sql.Connection, name: str) -> str | None:
+        return connection.execute(
+            sql.select(_scan.c.value).where(_scan.c.name == name)
+        ).scalar_one_or_none()
+
+    def rows(self) -> Iterator[Row]:
+        """All members, in order of file and index."""
+        both = sql.join(_members, _sounds, _members.c.sound == _sounds.c.sound)
+        named = [_members.c[name] for name in Row._fields[:-1]]
+        query = (
+            sql.select(*named, _sounds.c.heard)
+            .select_from(both)
+            .order_by(_members.c.file, _members.c.index)
+        )
+        with self._engine.connect().execution_options(yield_per=1000) as connection:
+            for row in connection.execute(query):
+                yield Row._make(row)
+
+
+def _say(connection: sql.Connection, name: str, value: str) -> None:
+    connection.execute(sql.delete(_scan).where(_scan.c.name == name))
+    connection.execute(sql.insert(_scan).values(name=name, value=value))

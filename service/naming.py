@@ -1,0 +1,84 @@
+"""When two names mean the same work: titles, artists and ISRCs as the world writes them.
+
+Written once, as SQL for DuckDB, because metadata comes by the hundred million rows. A key is what is left
+of a name without case, accents and punctuation, without what is in brackets, and without "feat. …" and
+"- Remastered 2011".
+"""
+
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+
+# Seconds by which the durations of one recording may differ from one shop to the other.
+SAME_LENGTH = 3.0
+
+MACROS = r"""
+CREATE MACRO folded(name) AS
+    trim(regexp_replace(strip_accents(lower(name)), '[^\p{L}\p{N}]+', ' ', 'g'));
+CREATE MACRO without_guests(name) AS
+    regexp_replace(name, '(?i)[\s,(\[]+(feat\.?|ft\.?|featuring)\s.*$', '');
+CREATE MACRO without_edition(name) AS
+    regexp_replace(
+        name,
+        '(?i)\s+[-–—/]\s+[^-–—/]*(remaster|version|edit|mono|stereo|deluxe|anniversary)[^-–—/]*$',
+        ''
+    );
+CREATE MACRO without_brackets(name) AS
+    regexp_replace(name, '\s*[(\[{][^)\]}]*[)\]}]', '', 'g');
+CREATE MACRO title_key(name) AS
+    coalesce(
+        nullif(folded(without_brackets(without_edition(without_guests(name)))), ''),
+        nullif(folded(name), '')
+    );
+CREATE MACRO artist_key(name) AS
+    nullif(regexp_replace(folded(without_guests(name)), '^the ', ''), '');
+CREATE MACRO isrc_key(code) AS
+    nullif(regexp_extract(
+        upper(replace(replace(code, '-', ''), ' ', '')), '^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$'
+    ), '');
+"""
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A database in memory that has the macros, and opens nothing it is not told to."""
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    connection.execute(MACROS)
+    return connection
+
+
+# What a label says of the recording that was heard.
+AGREES, DIFFERS, UNLABELLED = "agrees", "differs", "unlabelled"
+
+Names = tuple[str | None, str | None, str | None]  # title, artist, ISRC
+
+
+def compare(
+    connection: duckdb.DuckDBPyConnection, pairs: Sequence[tuple[Names, Names]]
+) -> list[str]:
+    """Whether labels agree with recordings: by ISRC where both have one, else by title and artist."""
+    if not pairs:
+        return []
+    columns = {
+        f"{name}_{side}": pa.array([pair[side][at] for pair in pairs], pa.string())
+        for at, name in enumerate(("title", "artist", "isrc"))
+        for side in (0, 1)
+    }
+    connection.register("named", pa.table(columns | {"row": list(range(len(pairs)))}))
+    rows = connection.execute(
+        """
+        SELECT CASE
+            WHEN isrc_key(isrc_0) = isrc_key(isrc_1) THEN $agrees
+            WHEN title_key(title_0) IS NULL THEN
+                CASE WHEN isrc_key(isrc_0) IS NULL OR isrc_key(isrc_1) IS NULL
+                THEN $unlabelled ELSE $differs END
+            WHEN title_key(title_1) IS NULL THEN $unlabelled
+            WHEN title_key(title_0) = title_key(title_1)
+                AND coalesce(artist_key(artist_0) = artist_key(artist_1), true) THEN $agrees
+            ELSE $differs
+        END
+        FROM named ORDER BY row
+        """,
+        {"agrees": AGREES, "differs": DIFFERS, "unlabelled": UNLABELLED},
+    ).fetchall()
+    return [label for (label,) in rows]

@@ -1,0 +1,181 @@
+"""A dataset against the library: every member heard once, noted in a journal, in bounded memory.
+
+    members ──hash──▶ known content? ──▶ workers: decode, fingerprint, search ──▶ journal ──▶ report
+
+Members are read a little ahead, in the dataset's order, and told apart by the SHA-256 of their content: a
+copy is noted with what was heard in the first and not decoded. Workers are processes that a hostile file
+can kill without harm. What is in the journal is not done again.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event
+
+from fingerprint.audio import Limits
+from fingerprint.errors import AudioError
+from service.dataset import Member, members
+from service.journal import Journal, Noted
+from service.listen import Heard, Task, listen, set_up
+from service.query import ClipError
+from service.workers import Bounds, Workers
+
+# A commit waits for the disk: often enough to lose little work to a kill.
+COMMIT_EVERY = 1.0  # s
+_READ_BYTES = 1 << 20
+# Seconds of work that a second of sound may take, with and without hypotheses; and any sound at all.
+_SLOWEST, _SLOWEST_ALTERED, _LEAST_TIME = 0.05, 0.25, 120.0
+
+OnDone = Callable[[Member, Heard | None], None]
+
+
+def scan(
+    dataset: Path,
+    journal: Journal,
+    task: Task,
+    *,
+    jobs: int,
+    stop: Event,
+    on_done: OnDone = lambda member, heard: None,
+) -> bool:
+    """Hear every member of a dataset that is not in the journal yet; whether all are now.
+
+    When `stop` is set, what is being heard is finished and noted, and no other is begun. `on_done` is told
+    of each member with what was heard in it, None where an earlier run or an earlier copy says it.
+    """
+    slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
+    bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
+    with Workers(jobs, bounds, set_up, task) as workers, ThreadPoolExecutor(jobs) as readers:
+        work = _Work(journal, workers, on_done, 2 * jobs)
+        try:
+            new = _not_done(members(dataset), journal, on_done)
+            for member, identity in _identified(new, readers, 2 * jobs, task):
+                work.begin(member, identity)
+                if stop.is_set():
+                    break
+            else:
+                work.wait_for_all()
+                journal.finish()
+                return True
+            work.wait_for_all()
+        finally:
+            work.commit()
+    return False
+
+
+def _not_done(found: Iterable[Member], journal: Journal, on_done: OnDone) -> Iterator[Member]:
+    for member in found:
+        if journal.has(member):
+            on_done(member, None)
+        else:
+            yield member
+
+
+Identity = tuple[str, int] | AudioError  # SHA-256 and bytes of a member, or why there are none
+
+
+def _identified(
+    found: Iterator[Member], readers: ThreadPoolExecutor, ahead: int, task: Task
+) -> Iterator[tuple[Member, Identity | None]]:
+    """Members with what their content is, in order; None where it is not read, as in probing."""
+    waiting: deque[tuple[Member, Future[Identity | None]]] = deque()
+    for member in found:
+        waiting.append((member, readers.submit(_identify, member, task.limits, task.probe)))
+        if len(waiting) > ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for member, future in waiting:
+        yield member, future.result()
+
+
+def _identify(member: Member, limits: Limits, probe: bool) -> Identity | None:
+    if member.problem is not None or member.source is None:
+        return member.problem
+    if probe:
+        return None
+    digest, size = hashlib.sha256(), 0
+    try:
+        with member.source.open() as file:
+            while data := file.read(_READ_BYTES):
+                digest.update(data)
+                size += len(data)
+                if size > limits.max_bytes:
+                    most = f"is larger than {limits.max_bytes / 2**20:,.4g} MiB"
+                    return AudioError("too-large", f"{member.name}: {most}; raise the limit")
+    except AudioError as error:
+        return error
+    except Exception as error:  # what the reader of an archive makes of damage
+        reason = str(error) or type(error).__name__
+        return AudioError("undecodable", f"{member.name}: is damaged ({reason})")
+    return digest.hexdigest(), size
+
+
+class _Work:
+    """What is being heard, who waits for it, and what is to be noted."""
+
+    def __init__(self, journal: Journal, workers: Workers, on_done: OnDone, most: int) -> None:
+        self._journal = journal
+        self._workers = workers
+        self._on_done = on_done
+        self._most = most
+        self._running: dict[Future[Heard], str] = {}
+        self._waiting: dict[str, list[Noted]] = {}
+        self._members: list[Noted] = []
+        self._heard: dict[str, Heard] = {}
+        self._committed = time.monotonic()
+
+    def begin(self, member: Member, identity: Identity | None) -> None:
+        """Have a member heard, if nothing with its content has been."""
+        alone = f"{member.index} {member.file}"
+        if isinstance(identity, AudioError):
+            error = ClipError(type=identity.type, detail=identity.detail)
+            self._note([Noted(member, alone)], Heard(error=error))
+            return
+        sha256, size = identity or (None, None)
+        noted = Noted(member, sha256 or alone, sha256, size)
+        if noted.sound in self._waiting:
+            self._waiting[noted.sound].append(noted)
+        elif noted.sound in self._heard or self._journal.knows(noted.sound):
+            self._note([noted], None)
+        else:
+            assert member.source is not None  # or there is a problem
+            self._waiting[noted.sound] = [noted]
+            self._running[self._workers.submit(listen, member.source, member.name)] = noted.sound
+        while len(self._running) >= self._most:
+            self._collect()
+
+    def wait_for_all(self) -> None:
+        """Until everything that was begun has been heard."""
+        while self._running:
+            self._collect()
+
+    def _collect(self) -> None:
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            noted = self._waiting.pop(self._running.pop(future))
+            try:
+                heard = future.result()
+            except AudioError as error:  # the worker died
+                detail = f"{noted[0].member.name}: {error.detail}"
+                heard = Heard(error=ClipError(type=error.type, detail=detail))
+            self._note(noted, heard)
+
+    def _note(self, noted: list[Noted], heard: Heard | None) -> None:
+        """To be committed soon; heard is None if it was noted before."""
+        self._members += noted
+        if heard is not None:
+            self._heard[noted[0].sound] = heard
+        for each in noted:
+            self._on_done(each.member, heard)
+        if time.monotonic() - self._committed > COMMIT_EVERY:
+            self.commit()
+
+    def commit(self) -> None:
+        """Note what has been heard since the last time."""
+        now = time.monotonic()
+        heard = {sound: it.model_dump(mode="json") for sound, it in self._heard.items()}
+        self._journal.note(self._members, heard, now - self._committed)
+        self._members, self._heard, self._committed = [], {}, now

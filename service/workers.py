@@ -1,0 +1,131 @@
+"""Processes that do the dangerous work: decoding what strangers made, and searching for it.
+
+A file can hang a decoder, make it swallow all memory, or crash it. Each worker is a process of its own with
+limits that the system enforces, so that such a file costs itself and nothing else: the worker dies, its
+file's error says so, and another takes its place.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ParamSpec, Self, TypeVar
+
+from fingerprint.errors import AudioError, EarmarkError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class WorkerError(EarmarkError):
+    """Worker processes that cannot be started."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one piece of work may take: seconds by the clock, bytes of memory, open files."""
+
+    seconds: float
+    memory: int = 4 * 2**30
+    files: int = 256
+
+
+class Workers:
+    """That many processes, each at one piece of work at a time; a context manager."""
+
+    def __init__(self, count: int, bounds: Bounds, setup: Callable[..., None], *given: Any) -> None:
+        """setup(*given) : what every process does first"""
+        self._bounds = bounds
+        self._setup = (setup, given)
+        self._threads = ThreadPoolExecutor(count, "worker")
+        self._mine = threading.local()
+        self._all: list[ProcessPoolExecutor] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what is being worked on; what has not begun is not."""
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._all:
+            process.shutdown()
+
+    def submit(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Have work(*args) done; its future raises AudioError if the worker died of it."""
+        return self._threads.submit(self._have_done, partial(work, *args, **kwargs))
+
+    def _have_done(self, work: Callable[[], R]) -> R:
+        process = self._process()
+        began = time.monotonic()
+        try:
+            return process.submit(_bounded, self._bounds.seconds, work).result()
+        except BrokenProcessPool:
+            self._mine.process = None
+            if time.monotonic() - began >= self._bounds.seconds:
+                limit = f"not done after {self._bounds.seconds:g} s"
+                raise AudioError("timeout", f"{limit}; it is damaged or made to be slow") from None
+            raise AudioError(
+                "undecodable", "decoding it ended the decoder; it is damaged or made to do harm"
+            ) from None
+
+    def _process(self) -> ProcessPoolExecutor:
+        """This thread's process. Raises WorkerError if none can be had."""
+        if getattr(self._mine, "process", None) is None:
+            process = ProcessPoolExecutor(
+                1, multiprocessing.get_context("spawn"), _begin, (self._bounds, *self._setup)
+            )
+            self._all.append(process)
+            try:
+                process.submit(_ready).result()  # or every file would be blamed for it
+            except BrokenProcessPool:
+                raise WorkerError(
+                    "a worker process ended before it began; its message is above"
+                ) from None
+            self._mine.process = process
+        return self._mine.process
+
+
+def _begin(bounds: Bounds, setup: Callable[..., None], given: tuple[Any, ...]) -> None:
+    """What a worker does first. Interrupts are for the process that waits for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    setup(*given)
+    _limit(resource.RLIMIT_DATA, bounds.memory)
+    _limit(resource.RLIMIT_NOFILE, bounds.files)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def _end_with_parent() -> None:
+    """Nobody waits for an orphan's work, and it would wait for more of it for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _ready() -> None:
+    """Done once a worker has been set up."""
+
+
+def _limit(what: int, most: int) -> None:
+    _, hard = resource.getrlimit(what)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(what, (most, hard))
+
+
+def _bounded(seconds: float, work: Callable[[], R]) -> R:
+    """Work that the system ends, and the process with it, when its time is over."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,441 @@
+"""`earmark scan`: what a dataset holds, in every container, whatever else is in it, however it ends."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from command import Earmark
+from melodies import RATE, melody, write
+
+from fingerprint.errors import AudioError
+from service.workers import Bounds, WorkerError, Workers
+
+Report = tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Sounds by name: 8 s of song-2 in the middle of 14 s, 6 s of song-0, and one that is unknown."""
+    folder = tmp_path_factory.mktemp("sounds")
+    start = round(5 * RATE)
+    inside = np.concatenate([melody(77, 3.0), melody(2)[start : start + 8 * RATE], melody(78, 3.0)])
+    write(folder / "inside.flac", inside)
+    write(folder / "all.ogg", melody(0)[2 * RATE : 8 * RATE])
+    write(folder / "unknown.flac", melody(99, 6.0))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def tar_of(files: Iterable[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report(folder: Path) -> Report:
+    summary = json.loads((folder / "summary.json").read_text())
+    return summary, rows(folder / "files.csv"), rows(folder / "segments.csv")
+
+
+def statuses(files: list[dict[str, str]]) -> dict[str, str]:
+    return {row["member"] or row["file"]: row["status"] for row in files}
+
+
+SIDECAR = {"title": "Song, the wrong one", "artist": "Somebody"}
+
+
+def as_folder(folder: Path, sounds: dict[str, bytes]) -> Path:
+    return put(folder / "dump", {f"deep/{name}": data for name, data in sounds.items()})
+
+
+def as_zip(folder: Path, sounds: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(folder / "dump.zip", "w") as archive:
+        for name, data in sounds.items():
+            archive.writestr(name, data, zipfile.ZIP_DEFLATED)
+    return folder / "dump.zip"
+
+
+def as_tar(folder: Path, sounds: dict[str, bytes]) -> Path:
+    (folder / "dump.tar").write_bytes(tar_of(sounds.items()))
+    return folder / "dump.tar"
+
+
+def as_tar_gz(folder: Path, sounds: dict[str, bytes]) -> Path:
+    (folder / "dump.tar.gz").write_bytes(gzip.compress(tar_of(sounds.items())))
+    return folder / "dump.tar.gz"
+
+
+def as_tar_zst(folder: Path, sounds: dict[str, bytes]) -> Path:
+    (folder / "dump.tar.zst").write_bytes(zstandard.compress(tar_of(sounds.items())))
+    return folder / "dump.tar.zst"
+
+
+def as_parquet(folder: Path, sounds: dict[str, bytes]) -> Path:
+    table = [{"audio": {"bytes": data, "path": name}} for name, data in sounds.items()]
+    pq.write_table(pa.Table.from_pylist(table), folder / "dump.parquet")
+    return folder / "dump.parquet"
+
+
+def as_jsonl_zst(folder: Path, sounds: dict[str, bytes]) -> Path:
+    put(folder / "audio", sounds)
+    lines = "".join(json.dumps({"audio_filepath": f"audio/{name}"}) + "\n" for name in sounds)
+    (folder / "dump.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    return folder / "dump.jsonl.zst"
+
+
+def as_csv_gz(folder: Path, sounds: dict[str, bytes]) -> Path:
+    put(folder / "audio", sounds)
+    lines = "".join(f"audio/{name},x\n" for name in sounds)
+    (folder / "dump.csv.gz").write_bytes(gzip.compress(f"file,note\n{lines}".encode()))
+    return folder / "dump.csv.gz"
+
+
+CONTAINERS: list[Callable[[Path, dict[str, bytes]], Path]] = [
+    as_folder,
+    as_zip,
+    as_tar,
+    as_tar_gz,
+    as_tar_zst,
+    as_parquet,
+    as_jsonl_zst,
+    as_csv_gz,
+]
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda it: it.__name__)
+def test_works_are_found_in_every_container(
+    container: Callable[[Path, dict[str, bytes]], Path],
+    earmark: Earmark,
+    sounds: dict[str, bytes],
+    tmp_path: Path,
+) -> None:
+    dataset = container(tmp_path, sounds)
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    summary, files, segments = report(tmp_path / "report")
+    assert (summary["files"], summary["matched_files"], summary["failed_files"]) == (3, 2, 0)
+    found = {Path(row["member"] or row["file"]).name.split()[-1]: row for row in segments}
+    assert {name: row["source"] for name, row in found.items()} == {
+        "inside.flac": "song-2.flac",
+        "all.ogg": "song-0.flac",
+    }
+    inside = found["inside.flac"]
+    assert float(inside["query_start"]) == pytest.approx(3.0, abs=0.75)
+    assert float(inside["query_end"]) == pytest.approx(11.0, abs=0.75)
+    assert float(inside["reference_start"]) == pytest.approx(5.0, abs=0.75)
+    assert float(inside["file_share"]) == pytest.approx(8 / 14, abs=0.12)
+    assert float(inside["reference_share"]) == pytest.approx(8 / 20, abs=0.08)
+    whole = next(row for row in files if "all.ogg" in (row["member"] or row["file"]))
+    assert float(whole["matched_share"]) == pytest.approx(1, abs=0.05)
+
+
+def test_the_tables_hold_the_same_as_csv_and_as_parquet(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    earmark("scan", as_folder(tmp_path, sounds), "--report", tmp_path / "report")
+    for name in ("files", "segments"):
+        table = pq.read_table(tmp_path / "report" / f"{name}.parquet").to_pylist()
+        text = [
+            {key: "" if value is None else str(value) for key, value in row.items()}
+            for row in table
+        ]
+        assert text == rows(tmp_path / "report" / f"{name}.csv")
+
+
+def test_the_page_names_works_places_and_chances_and_loads_nothing(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    names = {f"<script>alert(1)<&script> {name}": data for name, data in sounds.items()}
+    earmark("scan", put(tmp_path / "dump", names), "--report", tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "song-2.flac" in page and "Blue Label" in page and "1 in " in page
+    assert "<script" not in page and "src=" not in page and "http" not in page
+
+
+def test_a_copy_is_counted_and_heard_once(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    data = sounds["all.ogg"]
+    dataset = put(tmp_path / "dump", {f"{n}.ogg": data for n in range(12)})
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    summary, files, _ = report(tmp_path / "report")
+    assert (summary["files"], summary["matched_files"]) == (12, 12)
+    assert summary["different_sounds"] == 1
+    assert len({row["sha256"] for row in files}) == 1
+
+
+def test_labels_are_compared_with_what_is_heard(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "names.csv").write_text(
+        "file,title,artist\nsong-0.flac,Dawn,Ada\nsong-2.flac,Dusk,Bo\n"
+    )
+    names = [
+        {"id": row["id"], "title": title, "artist": artist}
+        for row in earmark.lines("list")
+        for source, title, artist in [("song-0.flac", "Dawn", "Ada"), ("song-2.flac", "Dusk", "Bo")]
+        if row["source"] == source
+    ]
+    with (tmp_path / "change.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["id", "title", "artist"])
+        table.writeheader()
+        table.writerows(names)
+    earmark("change", tmp_path / "change.csv")
+    shard = [
+        ("0.ogg", sounds["all.ogg"]),
+        ("0.json", json.dumps({"title": "DAWN (Remastered)", "artists": ["Ada"]}).encode()),
+        ("1.json", json.dumps(SIDECAR).encode()),
+        ("1.flac", sounds["inside.flac"]),
+        ("2.flac", sounds["unknown.flac"]),
+        ("2.json", b"[broken"),
+    ]
+    (tmp_path / "shard.tar").write_bytes(tar_of(shard))
+    earmark("scan", tmp_path / "shard.tar", "--report", tmp_path / "report")
+    summary, files, _ = report(tmp_path / "report")
+    assert {row["member"]: row["label"] for row in files} == {
+        "0.ogg": "agrees",
+        "1.flac": "differs",
+        "2.flac": "",
+    }
+    assert summary["labels"] == {"agrees": 1, "differs": 1, "unlabelled": 0}
+
+
+def test_what_is_broken_is_a_line_and_the_scan_goes_on(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    whole = sounds["inside.flac"]
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.wav", bytes(400 * 2**20))
+        archive.writestr("../../outside.ogg", sounds["all.ogg"])
+        archive.writestr("nested.zip", b"PK")
+        archive.writestr("flipped.flac", whole)
+    flipped = bytearray(zipped.getvalue())
+    flipped[flipped.rfind(b"PK\x03\x04") + 5000] ^= 0xFF  # in the data of flipped.flac
+    shard = tar_of([("one.ogg", sounds["all.ogg"]), ("two.flac", whole), ("three.flac", whole)])
+    dataset = put(
+        tmp_path / "dump",
+        {
+            "empty.flac": b"",
+            "text.mp3": b"a letter\n" * 50,
+            "whole.flac": whole,
+            "cut.tar": shard[: 512 * 3 + len(sounds["all.ogg"]) + 700],
+            "cut.tar.gz": gzip.compress(shard)[: len(sounds["all.ogg"]) // 2],
+            "noise.zip": b"PK\x03\x04" + bytes(range(256)) * 8,
+            "noise.parquet": b"PAR1 no",
+            "good.zip": bytes(flipped),
+            "notes.txt": b"not a sound",
+        },
+    )
+    (dataset / "gone.flac").symlink_to(dataset / "nowhere.flac")
+    os.mkfifo(dataset / "pipe.wav")
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    summary, files, _ = report(tmp_path / "report")
+    status = statuses(files)
+    errors = {row["member"] or row["file"]: row for row in rows(tmp_path / "report" / "errors.csv")}
+    assert status["whole.flac"] == "match"
+    assert status["one.ogg"] == "match"
+    assert status["../../outside.ogg"] == "match"
+    assert not (tmp_path / "outside.ogg").exists()
+    assert "damaged" in errors["flipped.flac"]["detail"]
+    for name in ("empty.flac", "text.mp3", "gone.flac", "pipe.wav", "bomb.wav", "nested.zip"):
+        assert status[name] == "failed", name
+    assert errors["bomb.wav"]["type"] == "too-large"
+    for name in ("cut.tar", "cut.tar.gz", "noise.zip", "noise.parquet"):
+        assert any(row["file"] == name for row in errors.values()), name
+    assert "notes.txt" not in status
+    assert summary["failed_files"] == len(errors)
+    assert all(row["detail"] for row in errors.values())
+
+
+def test_a_manifest_leads_nowhere_outside_its_folder(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    put(tmp_path, {"secret.flac": sounds["inside.flac"], "set/in.flac": sounds["inside.flac"]})
+    paths = ["in.flac", "../secret.flac", str(tmp_path / "secret.flac"), "gone.flac", "a\0b"]
+    lines = "".join(json.dumps({"path": path}) + "\n" for path in paths)
+    manifest = put(tmp_path / "set", {"list.jsonl": (lines + "{}\n").encode()}) / "list.jsonl"
+    earmark("scan", manifest, "--report", tmp_path / "report")
+    _, files, _ = report(tmp_path / "report")
+    assert [row["status"] for row in files] == ["match"] + 5 * ["failed"]
+
+
+# A scan that kills itself, by a signal that nothing can catch, when so many members are done.
+KILLED = """
+import os, signal, sys
+import service.scan
+from service.cli import main
+
+scan, left = service.scan.scan, 0
+
+def killed(*args, on_done, **options):
+    def count(member, heard):
+        global left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        on_done(member, heard)
+    return scan(*args, on_done=count, **options)
+
+if __name__ == "__main__":
+    left = int(sys.argv.pop(1))
+    service.scan.scan = killed
+    service.scan.COMMIT_EVERY = 0.0
+    main(prog_name="earmark")
+"""
+
+
+def test_a_scan_that_is_killed_and_resumed_reports_what_an_undisturbed_one_does(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    files = {f"{n}-{name}": data for n in range(3) for name, data in sounds.items()}
+    dataset = put(
+        tmp_path / "dump", {"empty.ogg": b"", "shard.tar": tar_of(files.items()), **files}
+    )
+    program = tmp_path / "killed.py"
+    program.write_text(KILLED)
+    command = [
+        "scan",
+        str(dataset),
+        "--report",
+        str(tmp_path / "killed"),
+        "--resume",
+        "--jobs",
+        "1",
+    ]
+    for members in (2, 7, 9):
+        done = subprocess.run(
+            [sys.executable, str(program), str(members), *command],
+            cwd=Path(__file__).parents[1],
+            env=earmark.environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        assert not (tmp_path / "killed" / "report.html").exists()
+    earmark(*command)
+    earmark("scan", dataset, "--report", tmp_path / "whole")
+    for name in ("files", "segments", "errors"):
+        killed, whole = (tmp_path / folder / f"{name}.csv" for folder in ("killed", "whole"))
+        assert killed.read_text() == whole.read_text()
+    assert len(rows(tmp_path / "whole" / "files.csv")) == 19
+
+
+def test_a_folder_that_holds_something_else_is_refused(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    dataset = put(tmp_path / "dump", {"all.ogg": sounds["all.ogg"]})
+    put(tmp_path / "mine", {"letter.txt": b"keep me"})
+    done = earmark("scan", dataset, "--report", tmp_path / "mine", status=2)
+    assert "not empty" in done.stderr
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    done = earmark("scan", dataset, "--report", tmp_path / "report", status=2)
+    assert "--resume" in done.stderr
+    earmark("scan", dataset, "--report", tmp_path / "report", "--resume")
+    done = earmark("scan", tmp_path, "--report", tmp_path / "report", "--resume", status=2)
+    assert "another dataset" in done.stderr
+    done = earmark("scan", tmp_path / "gone", "--report", tmp_path / "other", status=2)
+    assert "no such file" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_probing_finds_a_work_in_a_long_file_and_leaves_the_unknown_unread(
+    earmark: Earmark, tmp_path: Path
+) -> None:
+    long = np.concatenate([melody(70, 30.0), melody(3), melody(71, 50.0)])
+    write(tmp_path / "dump.flac", long)
+    write(tmp_path / "other.flac", melody(72, 100.0))
+    dataset = put(
+        tmp_path / "dump",
+        {
+            "long.flac": (tmp_path / "dump.flac").read_bytes(),
+            "other.flac": (tmp_path / "other.flac").read_bytes(),
+        },
+    )
+    earmark("scan", dataset, "--report", tmp_path / "report", "--probe")
+    _, files, segments = report(tmp_path / "report")
+    assert statuses(files) == {"long.flac": "match", "other.flac": "none"}
+    (segment,) = segments
+    assert float(segment["query_start"]) == pytest.approx(30, abs=0.75)
+    assert float(segment["query_end"]) == pytest.approx(50, abs=0.75)
+    assert float(files[1]["duration"]) == pytest.approx(100, abs=0.1)
+
+
+def test_what_ends_a_worker_costs_one_file(tmp_path: Path) -> None:
+    with Workers(2, Bounds(60.0), _nothing) as workers:
+        futures = [workers.submit(_work, n) for n in range(6)]
+        for n, future in enumerate(futures):
+            if n in (1, 4):
+                with pytest.raises(AudioError, match="made to do harm"):
+                    future.result()
+            else:
+                assert future.result() == n
+
+
+def test_what_takes_too_long_or_too_much_is_ended(tmp_path: Path) -> None:
+    with Workers(1, Bounds(0.5, memory=512 * 2**20), _nothing) as workers:
+        hangs = workers.submit(_hang)
+        swallows = workers.submit(_swallow, 2 * 2**30)
+        with pytest.raises(AudioError) as error:
+            hangs.result()
+        assert error.value.type == "timeout"
+        with pytest.raises(MemoryError):
+            swallows.result()
+
+
+def test_a_worker_that_cannot_begin_is_no_files_fault(tmp_path: Path) -> None:
+    with Workers(1, Bounds(60.0), _fail) as workers, pytest.raises(WorkerError):
+        workers.submit(_work, 0).result()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _fail() -> None:
+    raise RuntimeError("no library")
+
+
+def _work(number: int) -> int:
+    if number in (1, 4):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return number
+
+
+def _hang() -> None:
+    while True:
+        pass
+
+
+def _swallow(size: int) -> int:
+    return len(bytearray(size))
