@@ -145,3 +145,39 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
         f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
     )
     click.echo(report / "report.html")
+
+
+@main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)
+@click.argument("metadata", metavar="METADATA")
+@report_option
+@json_option
+@library_option
+def reconcile(metadata: str, folder: str, as_json: bool) -> None:
+    """Say which rows of metadata name works of the library: names alone, no sound.
+
+    \b
+    Example:
+      earmark reconcile tracks.parquet --report named
+
+    METADATA is a Parquet, CSV, TSV, JSON-lines (.jsonl; these also .gz and .zst) or SQLite file with columns
+    for ISRC or title, and artist and duration, under any of their usual names. A row is compared by ISRC,
+    or else by title and artist, with a duration within 3 s where it has one; names are compared without
+    case, accents, punctuation, brackets, "feat." and "remastered". Each hit has a grade.
+
+    DIR gets report.html, summary.json, and rows (.csv and .parquet).
+
+    \b
+    JSON: the line of summary.json.
+    """
+    from service.reconcile import reconcile as reconcile_metadata
+
+    library = open_library(current_settings(), load_encoder())
+    summary = reconcile_metadata(library, Path(metadata), Path(folder))
+    if as_json:
+        print_json(summary)
+        return
+    click.echo(
+        f"{summary['matched_rows']} of {summary['rows']} rows name one of "
+        f"{summary['recordings']} recordings"
+    )
+    click.echo(Path(folder) / "report.html")

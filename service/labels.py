@@ -26,6 +26,7 @@ NAMES = {
         "lengthseconds",
         "length",
     ),
+    "id": ("id", "trackid", "uri", "url", "key", "file", "path", "filename"),
     "path": (
         "file",
         "path",

@@ -33,6 +33,8 @@ CREATE MACRO title_key(name) AS
     );
 CREATE MACRO artist_key(name) AS
     nullif(regexp_replace(folded(without_guests(name)), '^the ', ''), '');
+CREATE MACRO begins(name) AS
+    nullif(regexp_extract(left(strip_accents(lower(name)), 3), '^[a-z0-9]{3}$'), '');
 CREATE MACRO isrc_key(code) AS
     nullif(regexp_extract(
         upper(replace(replace(code, '-', ''), ' ', '')), '^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$'

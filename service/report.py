@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import jinja2
 import pyarrow as pa
 
 from index.significance import MATCH
 from service.journal import Journal, Row
 from service.listen import Heard, Segment
 from service.naming import UNLABELLED, compare, connect
+from service.pages import templates
 from service.tables import TableWriter
-from service.wording import chance, change, clock, span
+from service.wording import chance, change, span
 
 FILES = {
     "file": pa.string(),
@@ -290,16 +290,3 @@ def _page(
         .get_template("scan.html")
         .render(summary=summary, found=found, shown=shown, counts=counts, limit=SHOWN)
     )
-
-
-def templates() -> jinja2.Environment:
-    """The pages' templates; everything that is put into them is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("service"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"clock": clock, "chance": chance}
-    return environment
