@@ -75,7 +75,11 @@ class Fingerprint:
     tags: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write an `.emk` file: embeddings as signed bytes, levels, the rest as JSON metadata."""
+        """Write an `.emk` file."""
+        path.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """An `.emk` file's content: embeddings as signed bytes, levels, the rest as JSON metadata."""
         metadata = {
             name: json.dumps(getattr(self, name))
             for name in (
@@ -91,7 +95,7 @@ class Fingerprint:
         }
         codes = np.round(self.embeddings * _EMK_SCALE).clip(-127, 127).astype(np.int8)
         tensors = {"embeddings": codes} | ({} if self.levels is None else {"levels": self.levels})
-        path.write_bytes(save_tensors(tensors, {"earmark": "1", **metadata}))
+        return save_tensors(tensors, {"earmark": "1", **metadata})
 
     @classmethod
     def load(cls, data: bytes, name: str) -> "Fingerprint":

@@ -288,6 +288,15 @@ def numbered(connection: Connection, number: int) -> Recording:
     return found
 
 
+def number_of(connection: Connection, id: str) -> int:
+    """The number of the recording present under that id. Raises KeyError if there is none."""
+    query = sql.select(_recordings.c.number).where(_present, _recordings.c.id == id)
+    number = connection.execute(query).scalar_one_or_none()
+    if number is None:
+        raise KeyError(id)
+    return int(number)
+
+
 def find(
     connection: Connection,
     *,

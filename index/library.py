@@ -36,7 +36,7 @@ from index.errors import LibraryError
 from index.question import Question
 from index.recording import Recording
 from index.search import Match, search
-from index.segment import Segment
+from index.segment import Codes, Segment
 from index.significance import REVIEW, Calibration, Weigher
 from index.snapshot import Snapshot
 
@@ -157,6 +157,17 @@ class Library:
         if found is None:
             raise KeyError(id)
         return found
+
+    def codes(self, id: str, start: float, end: float) -> tuple[Codes, int]:
+        """The codes of a recording from about start to end, in seconds, and the number of the first.
+
+        Raises KeyError if there is no recording of that id, or if it does not answer queries.
+        """
+        step = self.encoder.step * REFERENCE_EVERY
+        with self._current() as (connection, snapshot):
+            place = snapshot.place(catalogue.number_of(connection, id))
+            first = max(0, int(start / step))
+            return snapshot.codes(place, first, max(first, int(end / step) + 1)), first
 
     def find(self, sha256: str) -> Recording | None:
         """The recording ingested from a file of that SHA-256, if any."""

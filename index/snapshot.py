@@ -131,6 +131,13 @@ class Snapshot:
         start -= int(self._firsts[at])
         return self._segments[at].run(start + first, start + min(end, self.length(recording)))
 
+    def place(self, number: int) -> int:
+        """Index in `recordings` of the one of that number. Raises KeyError if it is not found here."""
+        (places,) = np.nonzero(self.recordings.numbers == number)
+        if not len(places):
+            raise KeyError(number)
+        return int(places[0])
+
     def length(self, recording: int) -> int:
         """Embeddings of a recording."""
         return int(self._counts[recording])

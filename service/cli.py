@@ -39,6 +39,7 @@ from service.command import (
 )
 
 if TYPE_CHECKING:
+    from fingerprint.fingerprint import Fingerprint
     from index.library import Library
     from service.ingest import Candidate
     from service.metadata import MetadataTable
@@ -192,12 +193,15 @@ def _date(value: str) -> str:
     short_help="Say which recordings are in a clip, where, and how sure.", epilog=EXIT_STATUSES
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
+@click.option(
+    "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
+)
 @max_e_value_option
 @hypotheses_option
 @jobs_option
 @json_option
 @library_option
-def query(clips: Sequence[str], as_json: bool) -> None:
+def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     """Say which recordings of the library are in CLIP, where, and how sure that is.
 
     \b
@@ -210,6 +214,9 @@ def query(clips: Sequence[str], as_json: bool) -> None:
     standard input. A clip that cannot be read is told of, and the others are still answered.
     Tier `match` can be acted on; tier `review` should be listened to first.
 
+    With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
+    was computed from, which `earmark verify-evidence` computes again.
+
     \b
     JSON, a line per clip:
       {"clip", "sha256", "duration", "error": null or {"type", "detail"},
@@ -220,12 +227,18 @@ def query(clips: Sequence[str], as_json: bool) -> None:
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
+    from service.evidence import write_evidence
     from service.query import answers
 
     settings = current_settings()
     encoder = load_encoder()
     library = open_library(settings, encoder, searchable=True)
     failures = 0
+
+    def on_answer(answer: "Answer", made: "Fingerprint") -> None:
+        if evidence is not None:
+            write_evidence(answer.clip, made, answer.matches, library, Path(evidence))
+
     with progress(len(clips), "clip") as bar:
         for answer in answers(
             clips,
@@ -235,6 +248,7 @@ def query(clips: Sequence[str], as_json: bool) -> None:
             max_e_value=settings.max_e_value,
             hypotheses=settings.hypotheses,
             jobs=settings.jobs,
+            on_answer=on_answer,
         ):
             failures += answer.error is not None
             with bar.external_write_mode(file=sys.stderr):

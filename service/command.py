@@ -65,10 +65,11 @@ class EarmarkGroup(click.Group):
 def _exit_status(error: Exception) -> int:
     from fingerprint.errors import AudioError
     from service.dataset import DatasetError
+    from service.evidence import EvidenceError
     from service.journal import JournalError, JournalUnwritable
     from service.settings import SettingsError
 
-    if isinstance(error, AudioError | JournalUnwritable):
+    if isinstance(error, AudioError | EvidenceError | JournalUnwritable):
         return SOME_FAILED
     wrong = isinstance(error, SettingsError | DatasetError | JournalError)
     return WRONG_USAGE if wrong else LIBRARY_UNUSABLE

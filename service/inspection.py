@@ -10,6 +10,7 @@ from service.command import (
     EXIT_STATUSES,
     complain,
     current_settings,
+    finish,
     jobs_option,
     json_option,
     library_option,
@@ -40,6 +41,7 @@ report_option = click.option(
 @click.option(
     "--probe", is_flag=True, help="Look at windows of each file, and at all of it only on evidence."
 )
+@click.option("--evidence", is_flag=True, help="Write evidence for each match into DIR/evidence.")
 @click.option(
     "--hypotheses",
     metavar="N",
@@ -54,7 +56,13 @@ report_option = click.option(
 @json_option
 @library_option
 def scan(
-    dataset: str, folder: str, resume: bool, probe: bool, hypotheses: int, as_json: bool
+    dataset: str,
+    folder: str,
+    resume: bool,
+    probe: bool,
+    evidence: bool,
+    hypotheses: int,
+    as_json: bool,
 ) -> None:
     """Say which works of the library a dataset holds, where, and how much of them.
 
@@ -84,7 +92,7 @@ def scan(
     from fingerprint.hypotheses import LADDER
     from service.dataset import size_of
     from service.journal import Journal, JournalError
-    from service.listen import Task
+    from service.listen import EVIDENCE, Task
     from service.report import write_report
     from service.scan import scan as scan_dataset
     from service.wording import as_text
@@ -106,7 +114,14 @@ def scan(
     journal = Journal.open(
         report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
     )
-    task = Task(settings.library, limits_of(settings), settings.max_e_value, hypotheses, probe)
+    task = Task(
+        library=settings.library,
+        limits=limits_of(settings),
+        max_e_value=settings.max_e_value,
+        hypotheses=hypotheses,
+        probe=probe,
+        evidence=report / EVIDENCE if evidence else None,
+    )
     stop, heard_files, found_files = Event(), 0, 0
     try:
         with (
@@ -145,6 +160,45 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
         f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
     )
     click.echo(report / "report.html")
+
+
+@main.command(
+    name="verify-evidence",
+    short_help="Compute a match again from its evidence.",
+    epilog=EXIT_STATUSES,
+)
+@click.argument("file", metavar="FILE.json")
+@click.option("--clip", metavar="CLIP", help="The clip, to compare its hash.")
+@json_option
+@library_option
+def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
+    """Compute a match again from its evidence: score and E-value, the clip's hash, the library's codes.
+
+    \b
+    Example:
+      earmark query suspect.mp3 --evidence evidence
+      earmark verify-evidence evidence/5f0c2a7be9d14c3d-1.json --clip suspect.mp3
+
+    The score needs nothing but the file. The codes are compared with those of the library, if there is
+    one that has the recording. Exit status 1 if anything does not hold.
+
+    \b
+    JSON, a line for each thing that was looked at:
+      {"what": "score|clip|library", "holds": true, false or null (not looked at), "detail"}
+    """
+    from service.evidence import verify
+
+    settings, encoder = current_settings(), load_encoder()
+    there = (settings.library / "catalogue.sqlite").is_file()
+    library = open_library(settings, encoder, searchable=True) if there else None
+    checks = verify(Path(file), encoder, library, Path(clip) if clip else None)
+    words = {True: "holds", False: "DOES NOT HOLD", None: "not looked at"}
+    for check in checks:
+        if as_json:
+            click.echo(check.model_dump_json())
+        else:
+            click.echo(f"{check.what} {words[check.holds]}: {check.detail}")
+    finish(sum(check.holds is False for check in checks))
 
 
 @main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)

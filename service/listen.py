@@ -16,6 +16,7 @@ from index.library import Library
 from index.search import Match as Found
 from index.significance import REVIEW
 from service.dataset import Source
+from service.evidence import write_evidence
 from service.query import ClipError, Match, match_of
 
 # Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one.
@@ -27,10 +28,17 @@ SHORT = 60.0  # s
 DECOY_EVERY = 16
 
 
+# Folder of a report in which evidence is.
+EVIDENCE = "evidence"
+
+
 class Segment(Match):
     """A match in a scanned sound."""
 
     reference_duration: float = Field(description="Of the recording, in seconds.")
+    evidence: str | None = Field(
+        default=None, description="Page of evidence, relative to the report's folder."
+    )
 
 
 class Heard(BaseModel):
@@ -55,6 +63,7 @@ class Task:
     max_e_value: float
     hypotheses: int
     probe: bool
+    evidence: Path | None  # where evidence of matches goes
 
 
 class _Ears:
@@ -103,9 +112,12 @@ def _listen(file: BinaryIO, name: str, ears: _Ears) -> Heard:
     made = fingerprint(file, ears.encoder, QUERY_EVERY, limits=task.limits, name=name)
     matches, _ = ears.library.search(made, max_e_value=task.max_e_value, hypotheses=task.hypotheses)
     drawn = int(made.sha256, 16) % DECOY_EVERY == 0
+    segments = [_segment(match, ears) for match in matches]
+    if task.evidence is not None:
+        segments = _with_evidence(segments, name, made, ears)
     return Heard(
         duration=round(made.duration, 3),
-        matches=[_segment(match, ears) for match in matches],
+        matches=segments,
         decoy=drawn,
         decoy_e_value=_decoy(made, ears) if drawn else None,
     )
@@ -139,6 +151,18 @@ def _segment(found: Found, ears: _Ears) -> Segment:
     except KeyError:  # it was removed since
         duration = match.reference_end
     return Segment(**match.model_dump(), reference_duration=round(duration, 3))
+
+
+def _with_evidence(
+    segments: list[Segment], name: str, made: Fingerprint, ears: _Ears
+) -> list[Segment]:
+    """Segments with their pages of evidence, which are written."""
+    assert ears.task.evidence is not None
+    pages = write_evidence(name, made, segments, ears.library, ears.task.evidence)
+    return [
+        segment.model_copy(update={"evidence": f"{EVIDENCE}/{page.name}" if page else None})
+        for segment, page in zip(segments, pages, strict=True)
+    ]
 
 
 def _decoy(made: Fingerprint, ears: _Ears) -> float | None:

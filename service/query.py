@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -209,11 +209,12 @@ def answers(
     max_e_value: float,
     hypotheses: int,
     jobs: int,
+    on_answer: Callable[[Answer, Fingerprint], None] = lambda answer, made: None,
 ) -> Iterator[Answer]:
     """The answers for clips named as on the command line, in their order.
 
     A clip is a file of audio or a fingerprint, or `-` for standard input. Fingerprints are made
-    `jobs` at a time.
+    `jobs` at a time. `on_answer` is told of each answer and the fingerprint that it is about.
     """
     with ThreadPoolExecutor(jobs) as pool:
         ahead: deque[Future[_Read]] = deque()
@@ -226,7 +227,7 @@ def answers(
                     return
                 read = ahead.popleft().result()
                 if isinstance(read.result, Fingerprint):
-                    yield answer(
+                    found = answer(
                         as_text(read.clip),
                         read.result,
                         library,
@@ -234,6 +235,8 @@ def answers(
                         hypotheses=hypotheses,
                         spent=read.spent,
                     )
+                    on_answer(found, read.result)
+                    yield found
                 else:
                     yield Answer(
                         clip=as_text(read.clip),

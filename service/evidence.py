@@ -1,0 +1,312 @@
+"""Evidence for one match: a page to look at, and a file that says the same and can be computed again.
+
+The file holds the fingerprint of the clip around the match and the recording's stored codes there, from
+which neither can be heard, with all that the statement depends on: encoder, version, sizes, the library's
+snapshot and the newest hash of its audit log. `verify` computes the score and the E-value anew from these,
+and compares them, the clip's hash, and the library's codes with what is stated.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from fingerprint.encoder import Encoder
+from fingerprint.errors import AudioError, EarmarkError
+from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
+from index.evidence import MARGIN, Statement, Weighed, excerpt, weigh
+from index.library import Library
+from index.segment import Codes
+from service.pages import templates
+from service.query import Match
+from service.wording import change, span
+
+# Two computers' sums differ in the last digits.
+_SAME_SCORE = 1e-3
+
+
+class EvidenceError(EarmarkError):
+    """A file that is no evidence, or evidence that cannot be written."""
+
+
+class Evidence(BaseModel):
+    """One match, and what it can be computed from. Bytes are in base64."""
+
+    format: Literal[1] = 1
+    version: str = Field(description="Of Earmark.")
+    made_at: str
+    clip: str
+    sha256: str
+    duration: float
+    match: Match
+    encoder: str
+    snapshot: str
+    audit: str = Field(description="Newest hash of the library's audit log.")
+    library_embeddings: int
+    query_embeddings: int
+    excerpt_start: float = Field(description="Second of the clip at which the fingerprint begins.")
+    fingerprint: str = Field(description="Of the clip around the match, as an .emk file.")
+    codes_start: int = Field(description="Number of the first of the recording's codes.")
+    lists: str = Field(description="Of the recording's codes, 2 bytes each, least first.")
+    codes: str
+    score: float = Field(description="Of these codes and this fingerprint.")
+    e_value: float = Field(description="That this score has.")
+
+    def parts(self, encoder: Encoder) -> tuple[Fingerprint, Codes, Statement]:
+        """The excerpt, the codes, and the statement in seconds of these. Raises ValueError, AudioError."""
+        part = Fingerprint.load(base64.b64decode(self.fingerprint), "its fingerprint")
+        lists = np.frombuffer(base64.b64decode(self.lists), "<u2")
+        codes = np.frombuffer(base64.b64decode(self.codes), np.uint8)
+        codes = codes.reshape(len(lists), encoder.codec.code_size)
+        if not len(lists) or lists.max() >= len(encoder.codec.coarse):
+            raise ValueError("codes of another encoder")
+        begins = self.codes_start * _step(encoder)
+        return (
+            part,
+            Codes(lists, codes),
+            Statement(
+                self.match.query_start - self.excerpt_start,
+                self.match.query_end - self.excerpt_start,
+                self.match.reference_start - begins,
+                self.match.reference_end - begins,
+                self.match.tempo,
+                self.match.pitch_semitones,
+            ),
+        )
+
+
+def _step(encoder: Encoder) -> float:
+    """Seconds from one of a recording's codes to the next."""
+    return encoder.step * REFERENCE_EVERY
+
+
+def write_evidence(
+    clip: str, made: Fingerprint, matches: Sequence[Match], library: Library, folder: Path
+) -> list[Path | None]:
+    """Write a page and a file of evidence for each match of a clip; returns the pages, in their order.
+
+    There is none (None) of a recording that was removed since. Raises EvidenceError where the folder
+    cannot be written.
+    """
+    try:
+        return _write(clip, made, matches, library, folder)
+    except OSError as error:
+        raise EvidenceError(f"{folder}: evidence cannot be written ({error.strerror})") from error
+
+
+def _write(
+    clip: str, made: Fingerprint, matches: Sequence[Match], library: Library, folder: Path
+) -> list[Path | None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    info = library.info()
+    pages: list[Path | None] = []
+    for number, match in enumerate(matches, start=1):
+        try:
+            evidence, weighed = gather(clip, made, match, library, info)
+        except KeyError:
+            pages.append(None)
+            continue
+        path = folder / f"{made.sha256[:16]}-{number}.html"
+        text = evidence.model_dump_json(indent=1) + "\n"
+        path.with_suffix(".json").write_text(text, encoding="utf-8")
+        path.write_text(_page(evidence, weighed, made), encoding="utf-8")
+        pages.append(path)
+    return pages
+
+
+def gather(
+    clip: str, made: Fingerprint, match: Match, library: Library, info: dict[str, Any]
+) -> tuple[Evidence, Weighed]:
+    """The evidence for a match, and what it was weighed to be. Raises KeyError without the recording."""
+    part, begins = excerpt(made, match.query_start, match.query_end)
+    codes, first = library.codes(
+        match.recording, match.reference_start - MARGIN, match.reference_end + MARGIN
+    )
+    evidence = Evidence(
+        version=version("earmark"),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        clip=clip,
+        sha256=made.sha256,
+        duration=round(made.duration, 3),
+        match=match,
+        encoder=made.encoder,
+        snapshot=info["snapshot"],
+        audit=info["audit"],
+        library_embeddings=info["embeddings"],
+        query_embeddings=len(made.embeddings),
+        excerpt_start=begins,
+        fingerprint=_base64(part.to_bytes()),
+        codes_start=first,
+        lists=_base64(codes.lists.astype("<u2").tobytes()),
+        codes=_base64(codes.codes.tobytes()),
+        score=0.0,
+        e_value=0.0,
+    )
+    weighed = _weigh(evidence, library.encoder)
+    stated = {"score": round(weighed.score, 4), "e_value": float(f"{weighed.e_value:.4g}")}
+    return evidence.model_copy(update=stated), weighed
+
+
+def _weigh(evidence: Evidence, encoder: Encoder) -> Weighed:
+    part, codes, said = evidence.parts(encoder)
+    return weigh(
+        part,
+        codes,
+        said,
+        encoder,
+        query_embeddings=evidence.query_embeddings,
+        library_embeddings=evidence.library_embeddings,
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+class Check(BaseModel):
+    """One thing that evidence states, and whether it holds; None: it could not be looked at."""
+
+    what: str
+    holds: bool | None
+    detail: str
+
+
+def verify(path: Path, encoder: Encoder, library: Library | None, clip: Path | None) -> list[Check]:
+    """Compute a file of evidence again. Raises EvidenceError for a file that is none."""
+    try:
+        evidence = Evidence.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise EvidenceError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise EvidenceError(
+            f"{path}: is no evidence of Earmark's ({where}: {first['msg']})"
+        ) from None
+    if evidence.encoder != encoder.id:
+        raise EvidenceError(
+            f"{path}: is of encoder {evidence.encoder}, this is {encoder.id}; verify it with Earmark "
+            f"{evidence.version}"
+        )
+    try:
+        checks = [_check_score(evidence, encoder)]
+        checks.append(_check_clip(evidence, clip))
+        checks.append(_check_library(evidence, library, encoder))
+    except (ValueError, AudioError) as error:
+        raise EvidenceError(f"{path}: is damaged ({error})") from error
+    return checks
+
+
+def _check_score(evidence: Evidence, encoder: Encoder) -> Check:
+    weighed = _weigh(evidence, encoder)
+    same = abs(weighed.score - evidence.score) <= _SAME_SCORE * max(1.0, evidence.score)
+    same = same and bool(np.isclose(weighed.e_value, evidence.e_value, rtol=0.05, atol=0))
+    detail = f"score {weighed.score:.3f} and E-value {weighed.e_value:.3g} computed, "
+    detail += f"{evidence.score:.3f} and {evidence.e_value:.3g} stated"
+    return Check(what="score", holds=same, detail=detail)
+
+
+def _check_clip(evidence: Evidence, clip: Path | None) -> Check:
+    if clip is None:
+        return Check(what="clip", holds=None, detail="name it to have its hash compared (--clip)")
+    try:
+        with clip.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Check(what="clip", holds=False, detail=f"{clip}: cannot be read ({error.strerror})")
+    same = sha256 == evidence.sha256
+    detail = f"SHA-256 {sha256}" + ("" if same else f" is not the one stated, {evidence.sha256}")
+    return Check(what="clip", holds=same, detail=detail)
+
+
+def _check_library(evidence: Evidence, library: Library | None, encoder: Encoder) -> Check:
+    def said(holds: bool | None, detail: str) -> Check:
+        return Check(what="library", holds=holds, detail=detail)
+
+    if library is None:
+        return said(None, "there is none here to compare the recording's codes with")
+    _, codes, _ = evidence.parts(encoder)
+    step = _step(encoder)
+    first = evidence.codes_start
+    try:
+        stored, at = library.codes(
+            evidence.match.recording, (first + 0.5) * step, (first + len(codes) - 0.5) * step
+        )
+    except KeyError:
+        return said(None, f"recording {evidence.match.recording} is not in this library (any more)")
+    same = (
+        at == first
+        and len(stored) == len(codes)
+        and bool(np.array_equal(stored.lists, codes.lists))
+        and bool(np.array_equal(stored.codes, codes.codes))
+    )
+    which = f"the codes of {evidence.match.recording} in this library"
+    return said(same, f"{which} are {'' if same else 'not '}those of the evidence")
+
+
+def _page(evidence: Evidence, weighed: Weighed, made: Fingerprint) -> str:
+    match = evidence.match
+    part, begins = excerpt(made, match.query_start, match.query_end)
+    offset = evidence.codes_start * REFERENCE_EVERY * made.step
+    return (
+        templates()
+        .get_template("evidence.html")
+        .render(
+            evidence=evidence,
+            match=match,
+            changed=change(match.tempo, match.pitch_semitones),
+            where=span(match.query_start, match.query_end),
+            of=span(match.reference_start, match.reference_end),
+            spectrogram=None if part.levels is None else _png(_shades(part.levels.T[::-1])),
+            picture=_png(_shades(weighed.similarity, 0.0)),
+            line=_line(weighed),
+            clip_span=(begins + weighed.query_times[0], begins + weighed.query_times[-1]),
+            work_span=(offset + weighed.reference_times[0], offset + weighed.reference_times[-1]),
+        )
+    )
+
+
+def _line(weighed: Weighed) -> tuple[float, float, float, float] | None:
+    """The aligned line's ends in per cent of the picture: x1, y1, x2, y2."""
+    if weighed.line is None:
+        return None
+
+    def share(value: float, times: NDArray[np.floating]) -> float:
+        breadth = max(times[-1] - times[0], 1e-9)
+        return float(100 * (value - times[0]) / breadth)
+
+    (q1, r1), (q2, r2) = weighed.line
+    ours, theirs = weighed.query_times, weighed.reference_times
+    return share(r1, theirs), share(q1, ours), share(r2, theirs), share(q2, ours)
+
+
+def _shades(values: NDArray[Any], low: float | None = None) -> NDArray[np.uint8]:
+    """Grey from white for the lowest to black for the highest."""
+    values = values.astype(np.float32)
+    low = float(values.min()) if low is None else low
+    share = (values - low) / max(float(values.max()) - low, 1e-9)
+    return np.round(255 * (1 - share.clip(0, 1))).astype(np.uint8)
+
+
+def _png(grey: NDArray[np.uint8]) -> str:
+    """A picture [shape=(rows, columns)] as a data URL."""
+    import av
+
+    grey = np.ascontiguousarray(grey)
+    file = io.BytesIO()
+    with av.open(file, "w", format="image2pipe") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.height, stream.width = grey.shape
+        stream.pix_fmt = "gray"
+        frame = av.VideoFrame.from_ndarray(grey, format="gray")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return "data:image/png;base64," + _base64(file.getvalue())
