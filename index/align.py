@@ -9,6 +9,7 @@ then gives offset and tempo more finely than a step.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -98,8 +99,11 @@ class Found:
 
 def align_near(
     question: Question, view: View, recording: int, offset: int, least: float = 0.0
-) -> list[Found]:
-    """The alignments near one offset that score at least so much, wherever the two overlap there."""
+) -> Iterator[Found]:
+    """The alignments near one offset, wherever the two overlap there, the best first.
+
+    least : alignment score under which they are not told
+    """
     embeddings, snapshot = view.embeddings, question.snapshot
     first = max(0, -(-offset // REFERENCE_EVERY))
     end = min(snapshot.length(recording), (offset + len(embeddings) - 1) // REFERENCE_EVERY + 1)
@@ -108,7 +112,7 @@ def align_near(
     first = max(0, first - slack // REFERENCE_EVERY - 1)
     end = min(snapshot.length(recording), end + slack // REFERENCE_EVERY + 1)
     if end <= first:
-        return []
+        return
     reference = snapshot.embeddings(recording, first, end)
     low = offset - slack - REFERENCE_EVERY * first
     # only the query steps that the band touches
@@ -117,32 +121,28 @@ def align_near(
     banded = question.weigher.band(
         embeddings[begin:stop], reference, low + begin, 2 * slack + 1, REFERENCE_EVERY
     )
-    found = []
-    while (alignment := align(banded, low)) is not None and alignment.score >= least:
-        found.append(
-            Found(
-                recording,
-                alignment._replace(
-                    first=alignment.first + first,
-                    last=alignment.last + first,
-                    offset=alignment.offset + REFERENCE_EVERY * first,
-                    stretches=tuple((a + first, b + first) for a, b in alignment.stretches),
-                ),
-                view,
-            )
+    while (alignment := align(banded, low, least)) is not None:
+        yield Found(
+            recording,
+            alignment._replace(
+                first=alignment.first + first,
+                last=alignment.last + first,
+                offset=alignment.offset + REFERENCE_EVERY * first,
+                stretches=tuple((a + first, b + first) for a, b in alignment.stretches),
+            ),
+            view,
         )
         banded[alignment.first : alignment.last + 1] = np.nan
-    return found
 
 
-def align(banded: NDArray[np.float32], low: int) -> Alignment | None:
-    """Best local alignment within a band of offsets; None if no weight is positive.
+def align(banded: NDArray[np.float32], low: int, least: float = 0.0) -> Alignment | None:
+    """Best local alignment within a band of offsets; None if it scores less than `least` or nothing.
 
     banded [shape=(reference steps, offsets)]: what each reference step weighs at offset low + column;
     NaN where the query has no step there.
     """
     score, first, path = _align(banded, np.float32(CREEP_PRICE))
-    if score <= 0:
+    if score <= 0 or score < least:
         return None
     steps = np.arange(first, first + len(path))
     stretches = tuple((first + a, first + b) for a, b in _stretches(banded[steps, path]))

@@ -102,9 +102,7 @@ def weigh(
     middle = (said.query_start + said.query_end) / 2
     reference = (said.reference_start + said.reference_end) / 2
     offset = REFERENCE_EVERY * (reference - part.reach) / step - (middle - view.start) / view.step
-    best = max(
-        align_near(question, view, 0, round(offset)), key=lambda found: found.score, default=None
-    )
+    best = next(align_near(question, view, 0, round(offset)), None)
     stored = question.snapshot.embeddings(0, 0, len(codes))
     query_times = view.start + view.step * np.arange(len(view.embeddings))
     reference_times = part.reach + step * np.arange(len(codes))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from fingerprint.cores import available_cores
@@ -120,4 +121,4 @@ def _align(
     candidate, hypothesis = pair
     view = question.view(hypothesis, *excerpt)
     found = align_near(question, view, candidate.recording, candidate.offset)
-    return [replace(best, hypotheses=tried) for best in found[:1]]
+    return [replace(best, hypotheses=tried) for best in islice(found, 1)]

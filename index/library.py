@@ -35,7 +35,7 @@ from index import audit, catalogue, segment
 from index.errors import LibraryError
 from index.question import Question
 from index.recording import Recording
-from index.search import Match, search
+from index.search import THOROUGH, Effort, Match, search
 from index.segment import Codes, Segment
 from index.significance import REVIEW, Calibration, Weigher
 from index.snapshot import Snapshot
@@ -107,10 +107,12 @@ class Library:
         *,
         max_e_value: float = REVIEW,
         hypotheses: int = len(LADDER),
+        effort: Effort = THOROUGH,
     ) -> tuple[list[Match], Snapshot]:
         """Matches of a query, best first, and the state of the library that gave them.
 
         hypotheses : how many rungs of the ladder are tried on what is not recognised as it is
+        effort : how closely the query as it is is looked at
 
         Raises LibraryError if the fingerprint was made by another encoder.
         """
@@ -122,7 +124,7 @@ class Library:
         with self._current() as (connection, snapshot):
             named = snapshot.naming(partial(catalogue.numbered, connection))
             question = Question(fingerprint, named, self.encoder, self._weigher)
-            matches = search(question, self._calibration, max_e_value, LADDER[:hypotheses])
+            matches = search(question, self._calibration, max_e_value, LADDER[:hypotheses], effort)
         return matches, snapshot
 
     def recordings(

@@ -123,7 +123,5 @@ def _realigned(
     middle = (found.alignment.first + found.alignment.last) / 2
     step = (found.view.at(found.query_step(middle)) - view.start) / view.step
     offset = round(REFERENCE_EVERY * middle - step)
-    again = align_near(question, view, found.recording, offset)
-    if not again:
-        return None
-    return replace(again[0], hypotheses=found.hypotheses)
+    again = next(align_near(question, view, found.recording, offset), None)
+    return None if again is None else replace(again, hypotheses=found.hypotheses)

@@ -10,6 +10,7 @@ other hypotheses, and what it finds is aligned and judged in the same way.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
@@ -21,10 +22,30 @@ from index.refine import LOOKS, refined
 from index.significance import MATCH, REVIEW, Calibration
 from index.votes import candidates
 
-NEIGHBOURS = 40  # stored embeddings that vote for each of the query's
-PROBES = 128  # of the index's 1,024 lists: under noise of 0 dB hold 96 % of what is sought
-COMPARED = 200_000  # stored embeddings that each of a query's is compared with, at most
-CANDIDATES = 24  # (recording, offset) pairs that are aligned for each block
+
+class Effort(NamedTuple):
+    """How closely a query as it is is looked at, for candidates.
+
+    Attributes
+    ----------
+    every : query steps from one embedding that votes to the next
+    neighbours : stored embeddings that vote for each of them
+    probes : of the index's 1,024 lists
+    compared : stored embeddings that each is compared with, at most
+    candidates : (recording, offset) pairs that are aligned for each block
+    """
+
+    every: int
+    neighbours: int
+    probes: int
+    compared: int
+    candidates: int
+
+
+# 128 lists hold 96 % of what is sought under noise of 0 dB.
+THOROUGH = Effort(1, 40, 128, 200_000, 24)
+# For scans, in which hours are compared and what is sought lasts ten seconds and more.
+QUICK = Effort(2, 20, 32, 20_000, 8)
 MOST_BEND = 0.08  # share of the tempo by which an alignment may differ from its hypothesis
 BLOCK = 300  # query steps (30 s) that vote together
 
@@ -61,10 +82,12 @@ def search(
     calibration: Calibration,
     max_e_value: float,
     rungs: Sequence[Hypothesis] = LADDER,
+    effort: Effort = THOROUGH,
 ) -> list[Match]:
     """Matches of a query, best first; only those of E-value max_e_value or less.
 
     rungs : hypotheses that are tried on what is not recognised as it is
+    effort : how closely the query as it is is looked at
     """
 
     def chance(found: Found) -> float:
@@ -72,9 +95,10 @@ def search(
 
     if calibration.altered is None:
         rungs = ()
+    least = calibration.score(max_e_value, *question.size)
     return [
         _match(found, first, last, question)
-        for found in everything(question, rungs, chance, max_e_value)
+        for found in everything(question, rungs, chance, max_e_value, effort, least)
         for first, last in found.alignment.stretches
     ]
 
@@ -84,10 +108,13 @@ def everything(
     rungs: Sequence[Hypothesis],
     chance: Callable[[Found], float],
     max_e_value: float,
+    effort: Effort = THOROUGH,
+    least: float = 0.0,
 ) -> list[Found]:
     """Alignments of E-value max_e_value or less, judged by `chance`, best first.
 
     Those of the query as it is and, of the excerpts which these leave unexplained, those under the rungs.
+    least : score under which no alignment of the query as it is can have that E-value
     """
 
     def settled(found: Iterable[Found]) -> list[Found]:
@@ -98,7 +125,7 @@ def everything(
             for item in told_apart
         ]
 
-    found = settled(alignments(question))
+    found = settled(alignments(question, effort, least))
     if question.fingerprint.levels is not None and rungs and len(question.snapshot):
         for excerpt in excerpts(question.fingerprint):
             if not any(excerpt.is_mostly_in(item) for item in found if _explains(item)):
@@ -126,24 +153,24 @@ def _refined(found: Found, question: Question, chance: Callable[[Found], float])
     return replace(better, e_value=min(found.e_value, LOOKS * chance(better)))
 
 
-def alignments(question: Question) -> list[Found]:
-    """All alignments of the query as it is, of all its blocks' candidates."""
+def alignments(question: Question, effort: Effort, least: float) -> list[Found]:
+    """Alignments of the query as it is that score at least so much, of all its blocks' candidates."""
     found: list[Found] = []
     view = unaltered(question.fingerprint)
     for first in range(0, len(view.embeddings) if len(question.snapshot) else 0, BLOCK):
         block = view.embeddings[first : first + BLOCK]
         for candidate in candidates(
-            block,
-            QUERY_EVERY,
+            block[:: effort.every],
+            QUERY_EVERY * effort.every,
             question,
-            neighbours=NEIGHBOURS,
-            probes=PROBES,
-            compared=COMPARED,
-            most=CANDIDATES,
+            neighbours=effort.neighbours,
+            probes=effort.probes,
+            compared=effort.compared,
+            most=effort.candidates,
         ):
             recording, offset = candidate.recording, candidate.offset - first
             if not any(_leads_to(item, recording, offset, first, len(block)) for item in found):
-                found += align_near(question, view, recording, offset)
+                found += align_near(question, view, recording, offset, least)
     return found
 
 

@@ -101,13 +101,24 @@ class Calibration:
 
         Raises ValueError for more than one if the ladder was never fitted.
         """
-        tail, tried = self.unaltered, 1.0
-        if hypotheses > 1:
-            if self.altered is None:
-                raise ValueError("this encoder's scores under the ladder were never fitted")
-            tail, tried = self.altered, (hypotheses - 1) / len(LADDER)
-        decay, space = tail.at(query_embeddings, library_embeddings)
-        return math.exp(min(space + math.log(tried) - decay * score, 50.0))
+        decay, space = self._at(query_embeddings, library_embeddings, hypotheses)
+        return math.exp(min(space - decay * score, 50.0))
+
+    def score(self, e_value: float, query_embeddings: int, library_embeddings: int) -> float:
+        """The score of that E-value of a query as it is: the inverse of `e_value`."""
+        decay, space = self._at(query_embeddings, library_embeddings, 1)
+        return (space - math.log(e_value)) / decay
+
+    def _at(
+        self, query_embeddings: int, library_embeddings: int, hypotheses: int
+    ) -> tuple[float, float]:
+        """λ, and the logarithm of the number of alignments of score 0 that chance would bring."""
+        if hypotheses == 1:
+            return self.unaltered.at(query_embeddings, library_embeddings)
+        if self.altered is None:
+            raise ValueError("this encoder's scores under the ladder were never fitted")
+        decay, space = self.altered.at(query_embeddings, library_embeddings)
+        return decay, space + math.log((hypotheses - 1) / len(LADDER))
 
 
 def _tail(entry: dict[str, list[float]]) -> Tail:

@@ -41,6 +41,9 @@ report_option = click.option(
 @click.option(
     "--probe", is_flag=True, help="Look at windows of each file, and at all of it only on evidence."
 )
+@click.option(
+    "--thorough", is_flag=True, help="Look at long files as closely as `earmark query` does."
+)
 @click.option("--evidence", is_flag=True, help="Write evidence for each match into DIR/evidence.")
 @click.option(
     "--hypotheses",
@@ -60,6 +63,7 @@ def scan(
     folder: str,
     resume: bool,
     probe: bool,
+    thorough: bool,
     evidence: bool,
     hypotheses: int,
     as_json: bool,
@@ -108,6 +112,7 @@ def scan(
         "dataset": as_text(path.resolve()),
         "encoder": encoder.id,
         "probe": "yes" if probe else "no",
+        "thorough": "yes" if thorough else "no",
         "hypotheses": str(hypotheses),
         "max_e_value": repr(settings.max_e_value),
     }
@@ -120,6 +125,7 @@ def scan(
         max_e_value=settings.max_e_value,
         hypotheses=hypotheses,
         probe=probe,
+        thorough=thorough,
         evidence=report / EVIDENCE if evidence else None,
     )
     stop, heard_files, found_files = Event(), 0, 0

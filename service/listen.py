@@ -13,6 +13,7 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint, fingerprint_samples
 from index.library import Library
+from index.search import QUICK, THOROUGH, Effort
 from index.search import Match as Found
 from index.significance import REVIEW
 from service.dataset import Source
@@ -63,7 +64,13 @@ class Task:
     max_e_value: float
     hypotheses: int
     probe: bool
+    thorough: bool  # whether as closely as a single query is
     evidence: Path | None  # where evidence of matches goes
+
+    @property
+    def effort(self) -> Effort:
+        """How closely a sound as it is is looked at."""
+        return THOROUGH if self.thorough else QUICK
 
 
 class _Ears:
@@ -123,6 +130,16 @@ def _listen(file: BinaryIO, name: str, ears: _Ears) -> Heard:
     )
 
 
+def _search(made: Fingerprint, ears: _Ears) -> list[Found]:
+    task = ears.task
+    # a short sound is worth a close look, which costs little
+    effort = THOROUGH if made.duration < SHORT else task.effort
+    matches, _ = ears.library.search(
+        made, max_e_value=task.max_e_value, hypotheses=task.hypotheses, effort=effort
+    )
+    return matches
+
+
 def _promises(stream: AudioStream, seconds: float, ears: _Ears) -> bool:
     """Whether some window of a sound is like a recording, so that all of it is worth reading.
 
@@ -169,7 +186,5 @@ def _decoy(made: Fingerprint, ears: _Ears) -> float | None:
     """E-value of the strongest match of a sound played backwards, which no recording is; None if none."""
     levels = made.levels[::-1].copy() if made.levels is not None else None
     backwards = replace(made, embeddings=made.embeddings[::-1].copy(), levels=levels)
-    found, _ = ears.library.search(
-        backwards, max_e_value=ears.task.max_e_value, hypotheses=ears.task.hypotheses
-    )
+    found = _search(backwards, ears)
     return found[0].e_value if found else None

@@ -226,7 +226,15 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
         "errors": dict(counts.errors.most_common()),
         **{
             name: journal.said(name)
-            for name in ("dataset", "encoder", "snapshot", "probe", "hypotheses", "max_e_value")
+            for name in (
+                "dataset",
+                "encoder",
+                "snapshot",
+                "probe",
+                "thorough",
+                "hypotheses",
+                "max_e_value",
+            )
         },
     }
 
