@@ -1,9 +1,10 @@
 """Evidence for one match: a page to look at, and a file that says the same and can be computed again.
 
 The file holds the fingerprint of the clip around the match (a coarse picture of its sound) and the
-recording's stored codes there (from which nothing can be heard), with all that the statement depends on: encoder, version, sizes, the library's
-snapshot and the newest hash of its audit log. `verify` computes the score and the E-value anew from these,
-and compares them, the clip's hash, and the library's codes with what is stated.
+recording's stored codes there (from which nothing can be heard), with all that the statement depends on:
+encoder, version, sizes, the library's snapshot and the newest hash of its audit log. `verify` computes the
+score and the E-value anew from these, and compares them, the clip's hash, and the library's codes with
+what is stated.
 """
 
 import base64
