@@ -1,4 +1,4 @@
-"""The audit log: every ingest, change, removal, compaction and calibration, in the order of commits.
+"""The audit log: every ingest, change, removal, compaction, calibration and key, in the order of commits.
 
 Entry n holds the SHA-256 of entry n - 1's hash and of what n says, so that no entry can be altered, taken
 out or put in without every later hash changing. The log is written in the transaction that does what it
@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-KINDS = ("ingest", "change", "remove", "compact", "calibration")
+KINDS = ("ingest", "change", "remove", "compact", "calibration", "key", "revoke")
 BEGINNING = "0" * 64  # stands for the hash before the first entry's
 
 _tables = sql.MetaData()

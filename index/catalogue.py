@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from index.recording import Metadata, Recording
 
-FORMAT = 2  # of the library folder; another number is another Earmark's
+FORMAT = 3  # of the library folder; another number is another Earmark's
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ _recordings = sql.Table(
             index=field.name in ("source", "rightsholder", "licence_until"),
         )
         for field in fields(Metadata)
+        if field.name != "private"
     ),
+    sql.Column("private", sql.Boolean, nullable=False, server_default=sql.false()),
     sql.Column("sha256", sql.Text, nullable=False, index=True),
     sql.Column("codes_sha256", sql.Text, nullable=False, index=True),
     sql.Column("duration", sql.Float, nullable=False),
@@ -78,7 +80,7 @@ sql.Index(
     postgresql_where=_recordings.c.removed_at.is_(None),
 )
 # all that opening a library reads of a recording, in the order in which it is read
-sql.Index(
+_places = sql.Index(
     "places",
     *(
         _recordings.c[name]
@@ -90,10 +92,22 @@ sql.Index(
             "duration",
             "licence_until",
             "removed_at",
+            "owner",
+            "private",
         )
     ),
 )
 _present = _recordings.c.removed_at.is_(None)
+
+
+def _visible(owner: str | None) -> sql.ColumnElement[bool]:
+    """Whether a recording is present and seen by an owner; None sees all."""
+    if owner is None:
+        return _present
+    columns = _recordings.c
+    return sql.and_(_present, sql.or_(sql.not_(columns.private), columns.owner == owner))
+
+
 _recording_columns = [_recordings.c[field.name] for field in fields(Recording)]
 _place_columns = [_recordings.c[name] for name in ("segment", "first", "count")]
 
@@ -135,6 +149,19 @@ def create(connection: Connection, encoder: str) -> None:
     values = {"format": str(FORMAT), "encoder": encoder, "revision": "0"}
     connection.execute(
         sql.insert(_properties), [{"name": name, "value": value} for name, value in values.items()]
+    )
+
+
+def migrate(connection: Connection) -> None:
+    """Make a library of format 2 one of format 3: recordings get owners, who are none."""
+    connection.exec_driver_sql("ALTER TABLE recordings ADD COLUMN owner TEXT")
+    connection.exec_driver_sql(
+        "ALTER TABLE recordings ADD COLUMN private BOOLEAN NOT NULL DEFAULT 0"
+    )
+    _places.drop(connection, checkfirst=True)
+    _places.create(connection)
+    connection.execute(
+        sql.update(_properties).where(_properties.c.name == "format").values(value=str(FORMAT))
     )
 
 
@@ -232,11 +259,17 @@ class Placements:
         return Placements(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def placements(connection: Connection, day: str | None = None) -> Placements:
-    """Recordings present, in order of their codes; with `day`, those whose licence had not ended."""
+def placements(
+    connection: Connection, day: str | None = None, owner: str | None = None
+) -> Placements:
+    """Recordings present, in order of their codes.
+
+    With `day`, those whose licence had not ended; with `owner`, those that this owner sees.
+    """
     columns = _recordings.c
     query = sql.select(columns.number, *_place_columns, columns.duration)
-    query = query.where(_present).order_by(columns.segment, columns.first, columns.number)
+    query = query.where(_visible(owner))
+    query = query.order_by(columns.segment, columns.first, columns.number)
     if day is not None:
         query = query.where(sql.or_(columns.licence_until.is_(None), columns.licence_until >= day))
     # straight from SQLite's rows: of a million, this takes a second
@@ -275,9 +308,9 @@ def codes_hashes(connection: Connection, segment: int) -> Iterator[tuple[str, st
         yield tuple(row)  # type: ignore[misc]
 
 
-def recording(connection: Connection, id: str) -> Recording | None:
-    """The recording of that id, if it is present."""
-    return _one(connection, _recordings.c.id == id, _present)
+def recording(connection: Connection, id: str, owner: str | None = None) -> Recording | None:
+    """The recording of that id, if it is present and `owner` sees it."""
+    return _one(connection, _recordings.c.id == id, _visible(owner))
 
 
 def numbered(connection: Connection, number: int) -> Recording:
@@ -303,11 +336,15 @@ def find(
     sha256: str | None = None,
     codes_sha256: str | None = None,
     source: str | None = None,
+    owner: str | None = None,
 ) -> list[Recording]:
-    """Recordings present whose file, whose sound as far as codes tell, or whose file's name it is."""
+    """Recordings present whose file, whose sound as far as codes tell, or whose file's name it is.
+
+    Those that `owner` sees; None sees all.
+    """
     wanted = {"sha256": sha256, "codes_sha256": codes_sha256, "source": source}
     query = sql.select(*_recording_columns).where(
-        _present, *(_recordings.c[name] == value for name, value in wanted.items() if value)
+        _visible(owner), *(_recordings.c[name] == value for name, value in wanted.items() if value)
     )
     rows = connection.execute(query.order_by(_recordings.c.number)).mappings()
     return [_recording(row) for row in rows]
@@ -321,15 +358,17 @@ def page(
     *,
     rightsholder: str | None = None,
     expired_on: str | None = None,
+    owner: str | None = None,
 ) -> tuple[list[Recording], int | None]:
     """Up to `limit` recordings in order of ingest, and where the next page begins (None: no more).
 
     text is looked for, without regard to case, in id, title, artist, work, ISRC, source and
     rightsholder; `after` is what the page before gave, 0 for the first one; `rightsholder` is the whole
-    name; `expired_on` a day before which the licence had ended.
+    name; `expired_on` a day before which the licence had ended; `owner` who is asking, None sees all.
     """
     columns = _recordings.c
-    query = sql.select(columns.number, *_recording_columns).where(_present, columns.number > after)
+    query = sql.select(columns.number, *_recording_columns)
+    query = query.where(_visible(owner), columns.number > after)
     if text:
         searched = ("id", "title", "artist", "work", "isrc", "source", "rightsholder")
         query = query.where(

@@ -26,13 +26,15 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import filelock
 import sqlalchemy as sql
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
-from index import audit, catalogue, segment
+from index import audit, catalogue, keys, segment
 from index.errors import LibraryError
+from index.key import Key
 from index.question import Question
 from index.recording import Recording
 from index.search import THOROUGH, Effort, Match, search
@@ -51,6 +53,8 @@ MEMORY_OF_A_PROCESS = 265_000_000
 # Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log
 # (`python -m benchmarks.scale`: 1.3 to 2.1 kB at 10,000).
 DISK_PER_RECORDING = 2_000
+# Owners whose view of a library is kept in memory: some 40 bytes for each recording.
+OWNERS_KEPT = 16
 
 
 class Cost(NamedTuple):
@@ -72,6 +76,7 @@ class Library:
         self._refreshing = Lock()
         self._segments: dict[int, Segment] = {}
         self._snapshot: Snapshot | None = None
+        self._seen: dict[tuple[str, int, str], Snapshot] = {}
 
     @classmethod
     def open(
@@ -108,11 +113,13 @@ class Library:
         max_e_value: float = REVIEW,
         hypotheses: int = len(LADDER),
         effort: Effort = THOROUGH,
+        owner: str | None = None,
     ) -> tuple[list[Match], Snapshot]:
         """Matches of a query, best first, and the state of the library that gave them.
 
         hypotheses : how many rungs of the ladder are tried on what is not recognised as it is
         effort : how closely the query as it is is looked at
+        owner : whose private recordings answer, beside those that are not private; None: all
 
         Raises LibraryError if the fingerprint was made by another encoder.
         """
@@ -122,6 +129,8 @@ class Library:
                 f"{fingerprint.encoder}, the library by {self.encoder.id}; make it anew"
             )
         with self._current() as (connection, snapshot):
+            if owner is not None:
+                snapshot = self._seen_by(owner, snapshot, connection)
             named = snapshot.naming(partial(catalogue.numbered, connection))
             question = Question(fingerprint, named, self.encoder, self._weigher)
             matches = search(question, self._calibration, max_e_value, LADDER[:hypotheses], effort)
@@ -135,11 +144,13 @@ class Library:
         *,
         rightsholder: str | None = None,
         expired: bool = False,
+        owner: str | None = None,
     ) -> tuple[list[Recording], str | None]:
         """A page of recordings in order of ingest, and the cursor of the next one (None: no more).
 
         text is looked for in ids, titles, artists, works, ISRCs, file names and rightsholders;
-        `rightsholder` is one's whole name; `expired` asks for those whose licence has ended.
+        `rightsholder` is one's whole name; `expired` asks for those whose licence has ended; `owner` sees
+        its own and those that are not private, None sees all.
         Raises ValueError for a cursor that is none.
         """
         after = int(cursor) if cursor else 0
@@ -148,14 +159,20 @@ class Library:
         day = catalogue.today() if expired else None
         with self.reading() as connection:
             found, more = catalogue.page(
-                connection, text, after, limit, rightsholder=rightsholder, expired_on=day
+                connection,
+                text,
+                after,
+                limit,
+                rightsholder=rightsholder,
+                expired_on=day,
+                owner=owner,
             )
         return found, None if more is None else str(more)
 
-    def recording(self, id: str) -> Recording:
-        """One recording. Raises KeyError if there is none of that id."""
+    def recording(self, id: str, owner: str | None = None) -> Recording:
+        """One recording. Raises KeyError if there is none of that id, or none that `owner` sees."""
         with self.reading() as connection:
-            found = catalogue.recording(connection, id)
+            found = catalogue.recording(connection, id, owner)
         if found is None:
             raise KeyError(id)
         return found
@@ -171,10 +188,10 @@ class Library:
             first = max(0, int(start / step))
             return snapshot.codes(place, first, max(first, int(end / step) + 1)), first
 
-    def find(self, sha256: str) -> Recording | None:
-        """The recording ingested from a file of that SHA-256, if any."""
+    def find(self, sha256: str, owner: str | None = None) -> Recording | None:
+        """The recording ingested from a file of that SHA-256, if there is one that `owner` sees."""
         with self.reading() as connection:
-            return next(iter(catalogue.find(connection, sha256=sha256)), None)
+            return next(iter(catalogue.find(connection, sha256=sha256, owner=owner)), None)
 
     def named(self, source: str) -> list[Recording]:
         """The recordings ingested from files of that name."""
@@ -243,6 +260,21 @@ class Library:
             finally:
                 writer.commit()
 
+    def has_keys(self) -> bool:
+        """Whether a key was ever made."""
+        with self.reading() as connection:
+            return keys.are_there(connection)
+
+    def key(self, text: str) -> Key | None:
+        """The key that a text is, if it is one that is neither expired nor revoked."""
+        with self.reading() as connection:
+            return keys.recognise(connection, text)
+
+    def all_keys(self) -> list[Key]:
+        """All keys that were ever made, the oldest first."""
+        with self.reading() as connection:
+            return keys.every(connection)
+
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
         """One read transaction. Raises LibraryError where the catalogue cannot be read."""
@@ -303,6 +335,18 @@ class Library:
             self._segments, self._snapshot = segments, snapshot
         return snapshot
 
+    def _seen_by(self, owner: str, all_of_it: Snapshot, connection: sql.Connection) -> Snapshot:
+        """What an owner sees of a state. The last few owners' are kept."""
+        key = owner, all_of_it.revision, all_of_it.day
+        with self._refreshing:
+            seen = self._seen.pop(key, None)
+            if seen is None:
+                seen = all_of_it.only(catalogue.placements(connection, all_of_it.day, owner))
+            self._seen[key] = seen
+            while len(self._seen) > OWNERS_KEPT:
+                del self._seen[next(iter(self._seen))]
+        return seen
+
     def _look_up(self, number: int) -> Recording:
         with self.reading() as connection:
             return catalogue.numbered(connection, number)
@@ -327,7 +371,9 @@ def engine_of(path: Path, encoder: Encoder | None = None) -> sql.Engine:
             f"{database}: the library's catalogue cannot be read ({error.orig}); if the folder is not "
             "read-only, restore it from a backup"
         ) from None
-    if properties.get("format") != str(catalogue.FORMAT):
+    if properties.get("format") == "2":
+        _migrate(path, engine)
+    elif properties.get("format") != str(catalogue.FORMAT):
         raise LibraryError(
             f"{path}: this library has format {properties.get('format')}, this Earmark reads "
             f"format {catalogue.FORMAT}; use the Earmark that made it or ingest anew"
@@ -338,6 +384,19 @@ def engine_of(path: Path, encoder: Encoder | None = None) -> sql.Engine:
             f"{encoder.id}; use that encoder or ingest into a new library"
         )
     return engine
+
+
+def _migrate(path: Path, engine: sql.Engine) -> None:
+    """Bring a library of format 2 up to date, once. Raises LibraryError where it cannot be written."""
+    try:
+        with filelock.FileLock(path / "write.lock", timeout=30), engine.begin() as connection:
+            if catalogue.properties(connection)["format"] == "2":
+                catalogue.migrate(connection)
+                keys.create(connection)
+    except (OSError, filelock.Timeout, sql.exc.DBAPIError) as error:
+        raise LibraryError(
+            f"{path}: this library is of an earlier format and cannot be brought up to date ({error})"
+        ) from None
 
 
 def _create(path: Path, encoder: Encoder) -> None:
@@ -351,6 +410,7 @@ def _create(path: Path, encoder: Encoder) -> None:
         with engine.begin() as connection:
             catalogue.create(connection, encoder.id)
             audit.create(connection)
+            keys.create(connection)
         engine.dispose()
         segment.synchronise(path)
     except OSError as error:

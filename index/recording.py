@@ -14,7 +14,8 @@ class Metadata:
     """What is said of a recording by who supplied it.
 
     `rights` is one of RIGHTS; `licence_until` the last day (ISO 8601, UTC) on which the recording
-    answers queries, None for no end.
+    answers queries, None for no end. `owner` is whose key supplied it, None: who sits at the machine; a
+    `private` one answers its owner's queries only.
     """
 
     source: str
@@ -29,6 +30,8 @@ class Metadata:
     label: str | None = None
     release_date: str | None = None
     licence_until: str | None = None
+    owner: str | None = None
+    private: bool = False
 
     def require_sound(self) -> None:
         """Raises ValueError, one line, if a library cannot hold this."""

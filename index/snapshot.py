@@ -66,6 +66,7 @@ class Snapshot:
         self.recordings = Recordings(placements.number, look_up)
         self.seconds = float(placements.duration.sum())
         order = sorted(segments)
+        self._by_number = segments
         self._segments = [segments[number] for number in order]
         self._firsts = np.cumsum([0, *map(len, self._segments)])
         self._counts = placements.count
@@ -89,6 +90,17 @@ class Snapshot:
         )
         segment = arrange(concatenate(list(works), codec.code_size), len(codec.coarse))
         return cls(0, "", placements, {0: segment}, codec, _nameless)
+
+    def only(self, placements: Placements) -> "Snapshot":
+        """The same state with some of its recordings only."""
+        return Snapshot(
+            self.revision,
+            self.day,
+            placements,
+            self._by_number,
+            self._codec,
+            self.recordings._look_up,
+        )
 
     def naming(self, look_up: Callable[[int], Recording]) -> "Snapshot":
         """The same state with another way to look recordings up."""

@@ -1,5 +1,6 @@
 """The one writer of a library: it gathers what is to be done and commits it as one."""
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,17 +11,23 @@ import filelock
 import sqlalchemy as sql
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index import audit, catalogue, segment
+from index import audit, catalogue, keys, segment
 from index.audit import Event
 from index.catalogue import Placement, SegmentRow
 from index.errors import LibraryError, LibraryLocked
+from index.key import Key
 from index.recording import RIGHTS_RECORD, Metadata, Recording
 from index.segment import Codes
 
 if TYPE_CHECKING:
     from index.library import Library
 
-CHANGEABLE = frozenset(field.name for field in fields(Metadata)) - {"id", "source"}
+CHANGEABLE = frozenset(field.name for field in fields(Metadata)) - {
+    "id",
+    "source",
+    "owner",
+    "private",
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ class Writer:
     def add(self, fingerprint: Fingerprint, metadata: Metadata) -> tuple[Recording, bool]:
         """Put a recording into the library, at the latest when the writer is closed.
 
-        Returns it and True; or, if the library has the same audio, the recording that is there and
-        False: nothing is changed. By default the id is taken from the file's hash.
+        Returns it and True; or, if the library has the same audio and its owner may know, the recording
+        that is there and False: nothing is changed. By default the id is taken from the file's hash.
 
         Raises ValueError for metadata that cannot be stored or an id that is taken; LibraryError for a
         fingerprint that is not a reference of this library's encoder.
@@ -77,7 +84,7 @@ class Writer:
             raise LibraryError(f"{fingerprint.source}: not a reference fingerprint of this encoder")
         now = catalogue.now()
         recording = Recording(
-            **asdict(metadata) | {"id": metadata.id or fingerprint.sha256[:16]},
+            **asdict(metadata) | {"id": metadata.id or self._new_id(fingerprint, metadata.owner)},
             sha256=fingerprint.sha256,
             duration=fingerprint.duration,
             ingested_at=now,
@@ -87,7 +94,7 @@ class Writer:
         recording.require_sound()
         codes = Codes(*library.encoder.codec.encode(fingerprint.embeddings))
         sound = codes.sha256()
-        present = self._find(fingerprint.sha256, sound if len(codes) else None)
+        present = self._find(fingerprint.sha256, sound if len(codes) else None, metadata.owner)
         if present is not None:
             return present, False
         if self._get(recording.id) is not None:
@@ -135,6 +142,27 @@ class Writer:
             self._removed.add(id)
             self._changed.pop(id, None)
         self._events.append(Event("remove", id, {}))
+
+    def add_key(self, owner: str, scope: str, expires_at: str | None) -> tuple[Key, str]:
+        """Make a key, at once; with the text that is to be shown once.
+
+        Raises ValueError for an owner or a scope that cannot be one.
+        """
+        with self.transaction() as connection:
+            now = catalogue.now()
+            key, text = keys.add(connection, owner, scope, expires_at, now)
+            details = {"key": key.id, "owner": key.owner, "scope": scope, "expires_at": expires_at}
+            audit.append(connection, [Event("key", None, details)], now, self._by)
+        return key, text
+
+    def revoke_key(self, id: str) -> bool:
+        """Make a key worthless, at once; whether it was worth something. Raises KeyError if none."""
+        with self.transaction() as connection:
+            now = catalogue.now()
+            revoked = keys.revoke(connection, id, now)
+            if revoked:
+                audit.append(connection, [Event("revoke", None, {"key": id})], now, self._by)
+        return revoked
 
     def log_calibration(self, details: Mapping[str, Any]) -> None:
         """Note in the audit log that the chance of scores was fitted anew."""
@@ -219,15 +247,25 @@ class Writer:
             first += len(new.codes)
         catalogue.add_recordings(connection, rows)
 
-    def _find(self, sha256: str, sound: str | None) -> Recording | None:
-        """The recording present, or about to be, of that file or that sound."""
+    def _new_id(self, fingerprint: Fingerprint, owner: str | None) -> str:
+        """An id from the file's hash; another one where another owner's private recording has it."""
+        id = fingerprint.sha256[:16]
+        there = self._get(id)
+        if there is None or _may_know(owner, there):
+            return id
+        return hashlib.sha256(f"{owner}\n{fingerprint.sha256}".encode()).hexdigest()[:16]
+
+    def _find(self, sha256: str, sound: str | None, owner: str | None) -> Recording | None:
+        """The recording present, or about to be, of that file or that sound, that an owner may know."""
         for new in self._added.values():
-            if new.recording.sha256 == sha256 or new.sound == sound:
+            same_audio = new.recording.sha256 == sha256 or new.sound == sound
+            if same_audio and _may_know(owner, new.recording):
                 return new.recording
         with self._library.reading() as connection:
             same = catalogue.find(connection, sha256=sha256)
             if sound is not None:
                 same += catalogue.find(connection, codes_sha256=sound)
+        same = [found for found in same if _may_know(owner, found)]
         return next((found for found in same if found.id not in self._removed), None)
 
     def _get(self, id: str) -> Recording | None:
@@ -241,8 +279,13 @@ class Writer:
         return found and replace(found, **self._changed.get(id, {}))  # type: ignore[arg-type]
 
 
+def _may_know(owner: str | None, recording: Recording) -> bool:
+    """Whether who adds recordings for this owner may learn that this one is there."""
+    return not recording.private or recording.owner == owner
+
+
 def _said(recording: Recording, sound: str) -> dict[str, Any]:
     """What the log tells of an ingest: all that is known of the recording, and its codes' hash."""
-    known = {name: value for name, value in asdict(recording).items() if value is not None}
+    known = {name: value for name, value in asdict(recording).items() if value not in (None, False)}
     del known["id"]
     return known | {"codes_sha256": sound}

@@ -7,7 +7,7 @@ import time
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import file_digest
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from index.library import Library
 from index.recording import Metadata, Recording
+from service.access import Asker, Guard, Ingester, Querier, Quotas
 from service.metadata import describe
 from service.problems import (
     ProblemError,
@@ -83,6 +84,10 @@ class NewRecording(BaseModel):
     licence_until: date | None = Field(
         default=None, description="Last day (UTC) on which it answers queries."
     )
+    private: bool | None = Field(
+        default=None,
+        description="Whether only its owner's queries are answered from it; by default so with a key.",
+    )
 
 
 class Health(BaseModel):
@@ -104,6 +109,7 @@ class Service:
 
     def __init__(self, settings: Settings, on_load: OnLoad) -> None:
         self.settings = settings
+        self.quotas = Quotas(settings)
         self.limits = Limits(
             max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
         )
@@ -147,14 +153,21 @@ class Service:
         """Run CPU work off the event loop, `jobs` pieces at a time."""
         return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
 
-    def add(self, made: Fingerprint, metadata: Metadata) -> tuple[Recording, bool]:
+    def add(self, made: Fingerprint, metadata: Metadata, asker: Asker) -> tuple[Recording, bool]:
         """Commit one recording; False if it was there. Raises a 503 if another one is writing."""
-        with self._exclusive(), self.loaded().library.writer() as writer:
+        with self._exclusive(), self.loaded().library.writer(asker.id) as writer:
             return writer.add(made, metadata)
 
-    def remove(self, recording_id: str) -> None:
-        """Remove one recording. Raises KeyError if it is unknown, a 503 if another is writing."""
-        with self._exclusive(), self.loaded().library.writer() as writer:
+    def remove(self, recording_id: str, asker: Asker) -> None:
+        """Remove one recording.
+
+        Raises KeyError if the asker sees none of that id, a 403 if it is another owner's, a 503 if
+        another is writing.
+        """
+        library = self.loaded().library
+        with self._exclusive(), library.writer(asker.id) as writer:
+            if not asker.may_remove(library.recording(recording_id, asker.seen_by).owner):
+                raise ProblemError(403, f"recording {recording_id!r} is another owner's")
             writer.remove(recording_id)
 
     @contextmanager
@@ -227,6 +240,9 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         lifespan=lifespan,
     )
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload) + _OTHER_PARTS)
+    app.add_middleware(
+        Guard, library=lambda: service.loaded().library, quotas=service.quotas
+    )  # added last, it comes first
     install_problems(app)
 
     @app.get("/healthz", tags=["state"])
@@ -243,11 +259,12 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.post(
         "/v1/query",
         tags=["query"],
-        responses=described(400, 413, 415, 422, 503),
+        responses=described(400, 401, 413, 415, 422, 429, 503),
         openapi_extra={"requestBody": _QUERY_BODY},
     )
     async def query(
         request: Request,
+        asker: Querier,
         max_e_value: Annotated[
             float | None,
             Query(
@@ -263,6 +280,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         too short, silent or too long with 422; the problem's `error` says which.
         """
         loaded = service.loaded()
+        service.quotas.require_audio(asker)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == FINGERPRINT_MEDIA_TYPE:
             body = await _fingerprint_body(request, service.limits, loaded.encoder)
@@ -291,12 +309,14 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         def work() -> Answer:
             started = time.perf_counter()
             made = make()
+            service.quotas.audio(asker, made.duration)
             return answer(
                 as_text(name or made.source),
                 made,
                 loaded.library,
                 max_e_value=max_e_value or settings.max_e_value,
                 hypotheses=settings.hypotheses,
+                owner=asker.seen_by,
                 spent=time.perf_counter() - started,
             )
 
@@ -308,11 +328,12 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         tags=["recordings"],
         responses={
             201: {"headers": {"Location": {"schema": {"type": "string"}}}},
-            **described(400, 409, 413, 415, 422, 503),
+            **described(400, 401, 403, 409, 413, 415, 422, 429, 503),
         },
     )
     async def add_recording(
         response: Response,
+        asker: Ingester,
         form: Annotated[NewRecording, Form(media_type="multipart/form-data")],
     ) -> RecordingEntry:
         """Add a recording. Of the audio, which is not kept, a fingerprint is stored.
@@ -321,11 +342,12 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         that another recording has, is answered with 409 and that recording's id.
         """
         loaded = service.loaded()
+        service.quotas.require_audio(asker)
         name = _file_name(form.audio)
 
         def work() -> tuple[Recording, bool]:
             digest = file_digest(form.audio.file, "sha256")  # type: ignore[arg-type]
-            known = loaded.library.find(digest.hexdigest())
+            known = loaded.library.find(digest.hexdigest(), asker.owner)
             if known is not None:
                 return known, False
             form.audio.file.seek(0)
@@ -336,13 +358,16 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
                 limits=service.limits,
                 name=name,
             )
-            fields = form.model_dump(mode="json", exclude={"audio"}, exclude_none=True)
-            return service.add(made, describe(name, made.tags, fields))
+            service.quotas.audio(asker, made.duration)
+            fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
+            private = form.private if form.private is not None else asker.key is not None
+            said = describe(name, made.tags, fields)
+            return service.add(made, replace(said, owner=asker.owner, private=private), asker)
 
         try:
             recording, added = await service.in_turn(work)
         except ValueError as error:
-            raise _refused(loaded.library, form.id, str(error)) from error
+            raise _refused(loaded.library, form.id, str(error), asker) from error
         # An id may hold any character, slashes too.
         location = f"/v1/recordings/{quote(recording.id, safe='')}"
         if not added:
@@ -355,8 +380,9 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         response.headers["Location"] = location
         return RecordingEntry.model_validate(recording)
 
-    @app.get("/v1/recordings", tags=["recordings"], responses=described(422, 503))
+    @app.get("/v1/recordings", tags=["recordings"], responses=described(401, 422, 429, 503))
     def list_recordings(
+        asker: Querier,
         q: Annotated[str | None, Query(description="Words of title, artist or source.")] = None,
         cursor: Annotated[
             str | None, Query(description="`next_cursor` of the page before.")
@@ -365,7 +391,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         """List the recordings, or those that are searched for, page by page."""
         library = service.loaded().library
         try:
-            recordings, next_cursor = library.recordings(q, cursor, PAGE)
+            recordings, next_cursor = library.recordings(q, cursor, PAGE, owner=asker.seen_by)
         except (ValueError, OverflowError):
             raise RequestValidationError(
                 [{"loc": ("query", "cursor"), "msg": "is no `next_cursor`", "type": "value_error"}]
@@ -376,12 +402,12 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.get(
         "/v1/recordings/{recording_id:path}",
         tags=["recordings"],
-        responses=described(404, 422, 503),
+        responses=described(401, 404, 422, 429, 503),
     )
-    def show_recording(recording_id: str) -> RecordingEntry:
+    def show_recording(recording_id: str, asker: Querier) -> RecordingEntry:
         """All that is recorded of one recording."""
         try:
-            recording = service.loaded().library.recording(recording_id)
+            recording = service.loaded().library.recording(recording_id, asker.seen_by)
         except KeyError:
             raise _unknown(recording_id) from None
         return RecordingEntry.model_validate(recording)
@@ -390,12 +416,12 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         "/v1/recordings/{recording_id:path}",
         status_code=204,
         tags=["recordings"],
-        responses=described(404, 422, 503),
+        responses=described(401, 403, 404, 422, 429, 503),
     )
-    def remove_recording(recording_id: str) -> None:
+    def remove_recording(recording_id: str, asker: Ingester) -> None:
         """Remove a recording; it is not found again from this moment on."""
         try:
-            service.remove(recording_id)
+            service.remove(recording_id, asker)
         except KeyError:
             raise _unknown(recording_id) from None
 
@@ -418,7 +444,7 @@ _QUERY_BODY = {
 }
 
 
-def _refused(library: Library, recording_id: str | None, reason: str) -> Exception:
+def _refused(library: Library, recording_id: str | None, reason: str, asker: Asker) -> Exception:
     """Why a recording was not added: its id is taken, or is none."""
     try:
         library.recording(recording_id or "")
@@ -426,6 +452,10 @@ def _refused(library: Library, recording_id: str | None, reason: str) -> Excepti
         return RequestValidationError(
             [{"loc": ("body", "id"), "msg": reason, "type": "value_error"}]
         )
+    try:
+        library.recording(recording_id or "", asker.seen_by)
+    except KeyError:  # somebody else's private one: of that no more is said
+        return ProblemError(409, f"id {recording_id!r} is taken")
     return ProblemError(409, reason, recording=recording_id)
 
 

@@ -9,6 +9,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fingerprint.errors import EarmarkError
 from index.recording import RIGHTS, Metadata
@@ -161,14 +162,16 @@ def describe(source: str, tags: Mapping[str, str], fields: Mapping[str, str]) ->
             raise MetadataError(f"no {name}: give --{name}, or a metadata row with that column")
     if problem := _unsound(fields):
         raise MetadataError(problem)
-    known = {name: tags[name] for name in _FROM_TAGS if tags.get(name)} | dict(fields)
+    known: dict[str, Any] = {name: tags[name] for name in _FROM_TAGS if tags.get(name)}
+    known |= fields
     return Metadata(source=source, **known)
 
 
 def _unsound(fields: Mapping[str, str]) -> str | None:
     """What keeps a library from holding these fields, `rightsholder` and `rights` among them."""
+    values: dict[str, Any] = dict(fields)
     try:
-        Metadata(source="", **fields).require_sound()
+        Metadata(source="", **values).require_sound()
     except ValueError as error:
         return str(error)
     return None

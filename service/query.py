@@ -163,11 +163,14 @@ def answer(
     *,
     max_e_value: float,
     hypotheses: int,
+    owner: str | None = None,
     spent: float = 0.0,
 ) -> Answer:
-    """Look a fingerprint up; `spent` is what making it took already, in seconds."""
+    """Look a fingerprint up, in what `owner` sees; `spent` is what making it took already, in seconds."""
     started = time.perf_counter()
-    matches, snapshot = library.search(made, max_e_value=max_e_value, hypotheses=hypotheses)
+    matches, snapshot = library.search(
+        made, max_e_value=max_e_value, hypotheses=hypotheses, owner=owner
+    )
     return Answer(
         clip=clip,
         sha256=made.sha256,

@@ -25,6 +25,8 @@ class RecordingEntry(BaseModel):
     licence_until: str | None = Field(description="Last day (UTC) on which it answers queries.")
     supplied_at: str = Field(description="When its rights were last stated; ISO 8601, UTC.")
     supplied_by: str | None = Field(description="Id of the key that stated them; null: no key.")
+    owner: str | None = Field(description="Whose key added it; null: no key.")
+    private: bool = Field(description="Whether it answers its owner's queries only.")
     source: str = Field(description="Name of the file that it was ingested from.")
     sha256: str = Field(description="Of that file's bytes.")
     duration: float = Field(description="Seconds.")

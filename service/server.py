@@ -1,4 +1,4 @@
-"""`earmark serve`: the application of `service.api` under uvicorn, on the loopback interface."""
+"""`earmark serve`: the application of `service.api` under uvicorn; without keys, to this machine only."""
 
 import ipaddress
 import socket
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from fingerprint.encoder import Encoder
 from index.library import Library
 from service.api import create_app
 from service.settings import Settings, SettingsError
@@ -14,13 +15,14 @@ from service.settings import Settings, SettingsError
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `tell` is told where.
 
-    Raises SettingsError if the address is not a loopback one or is taken, and whatever kept the
-    library from being loaded.
+    Raises SettingsError if the address is taken or, without keys, not a loopback one, and whatever kept
+    the library from being loaded.
     """
-    if not is_loopback(settings.host):
+    with_keys = _has_keys(settings)
+    if not with_keys and not is_loopback(settings.host):
         raise SettingsError(
-            f"--host {settings.host}: this server has no keys yet, so it serves the loopback "
-            "interface only; use 127.0.0.1, ::1 or localhost"
+            f"--host {settings.host}: this library has no keys yet, so it is served on the loopback "
+            "interface only; use 127.0.0.1, ::1 or localhost, or make a key: earmark keys create"
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -43,14 +45,25 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
-    tell(
-        f"serving {settings.library} at http://{host}:{port} (described at /docs), "
-        "to this machine only, as there are no keys yet"
+    to_whom = (
+        "to whoever has a key" if with_keys else "to this machine only, as there are no keys yet"
     )
+    tell(f"serving {settings.library} at http://{host}:{port} (described at /docs), {to_whom}")
     with listener:
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+def _has_keys(settings: Settings) -> bool:
+    """Whether the library is there and has keys."""
+    if not (settings.library / "catalogue.sqlite").is_file():
+        return False
+    library = Library.open(settings.library, Encoder.load(), searchable=False)
+    try:
+        return library.has_keys()
+    finally:
+        library.close()
 
 
 def is_loopback(host: str) -> bool:

@@ -74,6 +74,20 @@ class Settings(BaseSettings):
         gt=0,
         description="Largest request body that the server takes; larger is answered with 413.",
     )
+    requests_per_minute: int = Field(
+        default=600,
+        ge=0,
+        description="Requests that the server takes of one key in a minute; 0 for no end.",
+    )
+    bytes_per_day: ByteSize = Field(
+        default=ByteSize(100 * 2**30),
+        ge=0,
+        description="Bytes of request bodies that the server takes of one key in a day; 0 for no end.",
+    )
+    audio_per_day: Duration = Field(
+        default=timedelta(hours=1000),
+        description="Audio that the server decodes for one key in a day; 0 for no end.",
+    )
     max_e_value: float = Field(
         default=1e-2,
         gt=0,

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from index.key import SCOPES
 from service.command import (
     EXIT_STATUSES,
     LIBRARY_UNUSABLE,
@@ -342,3 +344,108 @@ def snapshot(folder: str, as_json: bool) -> None:
         print_json({"path": folder, "snapshot": str(revision), "recordings": count})
     else:
         click.echo(f"{count} recordings, snapshot {revision}, in {folder}")
+
+
+@main.group(short_help="Who may ask the server what: create, list and revoke keys.")
+def keys() -> None:
+    """Who may ask the server what. Without any key it serves this machine only, without asking.
+
+    From the first key on, every request needs one. A recording that is added with a key is its owner's,
+    and private unless it is said not to be: only that owner's queries (and an admin's) are answered from it.
+    What `earmark ingest` adds answers everybody's.
+    """
+
+
+@keys.command(name="create", short_help="Make a key; it is shown once.", epilog=EXIT_STATUSES)
+@click.option(
+    "--owner", required=True, metavar="NAME", help="Whose recordings and queries it is for."
+)
+@click.option(
+    "--scope",
+    type=click.Choice(SCOPES),
+    required=True,
+    help="query: ask; ingest: also add, and remove one's own; admin: everything of everybody.",
+)
+@click.option("--expires", metavar="DATE", help="Last day (UTC) on which it is good: 2027-12-31.")
+@json_option
+@library_option
+def create_key(owner: str, scope: str, expires: str | None, as_json: bool) -> None:
+    """Make a key. Only a hash of it is kept: it is shown now and never again.
+
+    \b
+    Example:
+      earmark keys create --owner "Blue Label" --scope ingest --expires 2027-12-31
+
+    \b
+    JSON, a line:
+      {"id", "owner", "scope", "created_at", "expires_at", "revoked_at", "key"}
+    """
+    from datetime import date, datetime, timedelta
+
+    expires_at = None
+    if expires:
+        try:
+            last = date.fromisoformat(expires)
+        except ValueError:
+            raise click.UsageError(f"--expires {expires}: no date like 2027-12-31") from None
+        midnight = datetime(last.year, last.month, last.day, tzinfo=UTC)
+        expires_at = (midnight + timedelta(days=1)).isoformat(timespec="seconds")
+    library = open_library(current_settings(), load_encoder(), create=True)
+    try:
+        with library.writer() as writer:
+            key, text = writer.add_key(owner, scope, expires_at)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        print_json(vars(key) | {"key": text})
+    else:
+        complain(f"key {key.id} of {key.owner} for {key.scope}; it is not shown again")
+        click.echo(text)
+
+
+@keys.command(name="list", short_help="List the keys there are.", epilog=EXIT_STATUSES)
+@json_option
+@library_option
+def list_keys(as_json: bool) -> None:
+    """List the keys that were ever made, without their secrets.
+
+    \b
+    Example:
+      earmark keys list --json
+    """
+    from service.wording import table
+
+    made = open_library(current_settings(), load_encoder()).all_keys()
+    if as_json:
+        for key in made:
+            print_json(vars(key))
+        return
+    if not made:
+        complain("there are no keys; `earmark keys create` makes one")
+        return
+    rows = [
+        (it.id, it.owner, it.scope, it.created_at, it.expires_at or "", it.revoked_at or "")
+        for it in made
+    ]
+    click.echo(table(("ID", "OWNER", "SCOPE", "CREATED", "EXPIRES", "REVOKED"), rows))
+
+
+@keys.command(name="revoke", short_help="Make a key worthless, at once.", epilog=EXIT_STATUSES)
+@click.argument("key_id", metavar="ID")
+@library_option
+def revoke_key(key_id: str) -> None:
+    """Make a key worthless, at once, also for servers that are running.
+
+    \b
+    Example:
+      earmark keys revoke 5f0c2a7be9d1
+    """
+    settings = current_settings()
+    library = open_library(settings, load_encoder())
+    try:
+        with library.writer() as writer:
+            revoked = writer.revoke_key(key_id)
+    except KeyError:
+        complain(f"no key {key_id!r} in {settings.library}; `earmark keys list` shows them")
+        sys.exit(SOME_FAILED)
+    click.echo(f"key {key_id} is worth nothing {'now' if revoked else 'already'}")

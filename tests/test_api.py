@@ -12,35 +12,18 @@ import pytest
 from command import Earmark
 from fastapi.testclient import TestClient
 from melodies import CLIP_START, SONGS, melody, write
+from server import Server
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 from index.library import Library
-from service.api import FINGERPRINT_MEDIA_TYPE, create_app
+from service.api import FINGERPRINT_MEDIA_TYPE
 from service.problems import STATUS_OF_CLIP_ERROR
 from service.server import is_loopback
-from service.settings import Settings
 
 Conforms = Callable[[object, str], None]
 Problem = Callable[[httpx.Response, int], dict[str, Any]]
 FORM = {"rightsholder": "Me", "rights": "owned"}
-
-
-class Server:
-    """An application with its library loaded, spoken to without a network."""
-
-    def __init__(self, **settings: Any) -> None:
-        self._loaded = threading.Event()
-        self._app = create_app(Settings(**settings), lambda result: self._loaded.set())
-        self.client = TestClient(self._app, raise_server_exceptions=False)
-
-    def __enter__(self) -> TestClient:
-        self.client.__enter__()
-        assert self._loaded.wait(120)
-        return self.client
-
-    def __exit__(self, *exception: object) -> None:
-        self.client.__exit__(*exception)
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""A key to a library over HTTP: whose it is and what it may do. `index.keys` keeps them."""
+
+from dataclasses import dataclass
+
+# What a key may do; each includes the ones before.
+SCOPES = ("query", "ingest", "admin")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key, without its secret; times in ISO 8601 (UTC).
+
+    `owner` is whose recordings it adds, and whose private ones it sees; `scope` one of SCOPES.
+    """
+
+    id: str
+    owner: str
+    scope: str
+    created_at: str
+    expires_at: str | None = None
+    revoked_at: str | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether what this scope allows is allowed."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
+
+    @property
+    def seen_by(self) -> str | None:
+        """The owner as whom it looks at a library; None sees all."""
+        return None if self.may("admin") else self.owner

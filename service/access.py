@@ -1,0 +1,172 @@
+"""Who is asking, whether they may, and how much they have asked for: before a request's body is read.
+
+Until a library has its first key, whoever reaches the server (this machine only, see `service.server`) is
+its operator. From then on every route under /v1 needs one.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from index.errors import LibraryError
+from index.key import Key
+from index.library import Library
+from service.problems import ProblemError, problem_response
+from service.settings import Settings
+
+GUARDED = "/v1/"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who is asking: the owner of a key; or, with none, the operator, who sees and may do all."""
+
+    key: Key | None
+
+    @property
+    def id(self) -> str | None:
+        """Of the key."""
+        return self.key.id if self.key else None
+
+    @property
+    def owner(self) -> str | None:
+        """Whose recordings are added; None: nobody's in particular."""
+        return self.key.owner if self.key else None
+
+    @property
+    def seen_by(self) -> str | None:
+        """As whom the library is looked at; None sees all."""
+        return self.key.seen_by if self.key else None
+
+    def may(self, scope: str) -> bool:
+        """Whether what this scope allows is allowed."""
+        return self.key is None or self.key.may(scope)
+
+    def may_remove(self, owner: str | None) -> bool:
+        """Whether a recording of that owner may be removed."""
+        return self.may("admin") or (self.may("ingest") and owner == self.owner)
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key, made by `earmark keys create`.")
+
+
+def _asking(scope: str) -> Any:
+    """The asker, for a route; a 403 where the key's scope is less than this."""
+
+    def asker(request: Request, _: Annotated[Any, Depends(_bearer)]) -> Asker:
+        found: Asker = request.state.asker
+        if not found.may(scope):
+            assert found.key is not None
+            raise ProblemError(
+                403, f"this key is for {found.key.scope}; this needs one for {scope}"
+            )
+        return found
+
+    return Depends(asker)
+
+
+# Who is asking, as a route's parameter that says what for.
+Querier = Annotated[Asker, _asking("query")]
+Ingester = Annotated[Asker, _asking("ingest")]
+
+
+class Quotas:
+    """What each key may ask for: requests a minute, bytes and seconds of audio a day (0: no end)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._requests = _item(RateLimitItemPerMinute, settings.requests_per_minute)
+        self._bytes = _item(RateLimitItemPerDay, int(settings.bytes_per_day))
+        self._seconds = _item(
+            RateLimitItemPerDay, math.ceil(settings.audio_per_day.total_seconds())
+        )
+
+    def request(self, asker: Asker, size: int) -> None:
+        """Count a request with a body of that many bytes. Raises a 429."""
+        self._count(asker, self._requests, 1, "requests a minute")
+        self._count(asker, self._bytes, size, "bytes a day")
+
+    def audio(self, asker: Asker, seconds: float) -> None:
+        """Count seconds of audio that were decoded: what comes after them is refused."""
+        if asker.key is not None and self._seconds is not None:
+            self._limiter.hit(self._seconds, "audio", asker.key.id, cost=math.ceil(seconds))
+
+    def require_audio(self, asker: Asker) -> None:
+        """Raises a 429 where the day's seconds of audio are used up."""
+        self._require(asker, self._seconds, 1, "audio", "seconds of audio a day")
+
+    def _count(self, asker: Asker, item: RateLimitItem | None, cost: int, what: str) -> None:
+        self._require(asker, item, cost, what, what)
+        if asker.key is not None and item is not None and cost:
+            self._limiter.hit(item, what, asker.key.id, cost=cost)
+
+    def _require(
+        self, asker: Asker, item: RateLimitItem | None, cost: int, name: str, what: str
+    ) -> None:
+        if asker.key is None or item is None or not cost:
+            return
+        if not self._limiter.test(item, name, asker.key.id, cost=cost):
+            reset = self._limiter.get_window_stats(item, name, asker.key.id).reset_time
+            seconds = max(1, math.ceil(reset - time.time()))
+            raise ProblemError(
+                429,
+                f"this key has had its {item.amount} {what}",
+                headers={"Retry-After": str(seconds)},
+            )
+
+
+def _item(kind: type[RateLimitItem], amount: int) -> RateLimitItem | None:
+    return kind(amount) if amount else None
+
+
+class Guard:
+    """Middleware: recognises the key of every request under /v1, or answers it with 401 or 429."""
+
+    def __init__(self, app: ASGIApp, library: Callable[[], Library], quotas: Quotas) -> None:
+        self.app = app
+        self._library = library
+        self._quotas = quotas
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        try:
+            asker = await anyio.to_thread.run_sync(
+                self._recognise, headers.get(b"authorization", b"").decode("latin-1")
+            )
+            declared = headers.get(b"content-length", b"0")
+            self._quotas.request(asker, int(declared) if declared.isdigit() else 0)
+        except ProblemError as error:
+            answer = problem_response(error.status, error.detail, error.headers, **error.extensions)
+            await answer(scope, receive, send)
+            return
+        except LibraryError as error:
+            await problem_response(503, str(error))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["asker"] = asker
+        await self.app(scope, receive, send)
+
+    def _recognise(self, authorization: str) -> Asker:
+        library = self._library()
+        if not library.has_keys():
+            return Asker(None)
+        scheme, _, text = authorization.partition(" ")
+        key = library.key(text.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            said = "this key is unknown, expired or revoked" if text else "a key is needed"
+            raise ProblemError(
+                401, f"{said}: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"}
+            )
+        return Asker(key)

@@ -1,0 +1,26 @@
+"""The HTTP service, as the tests run it: the application itself, spoken to without a network."""
+
+import threading
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from service.api import create_app
+from service.settings import Settings
+
+
+class Server:
+    """An application with its library loaded, spoken to without a network."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._loaded = threading.Event()
+        self._app = create_app(Settings(**settings), lambda result: self._loaded.set())
+        self.client = TestClient(self._app, raise_server_exceptions=False)
+
+    def __enter__(self) -> TestClient:
+        self.client.__enter__()
+        assert self._loaded.wait(120)
+        return self.client
+
+    def __exit__(self, *exception: object) -> None:
+        self.client.__exit__(*exception)

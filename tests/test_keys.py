@@ -1,0 +1,270 @@
+"""Keys: who is answered what over HTTP, and what nobody else learns of one's recordings."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from command import Earmark
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from melodies import melody, write
+from server import Server
+
+from fingerprint.encoder import Encoder
+from index.key import SCOPES
+from index.library import Library
+from index.verify import verify
+from service.api import create_app
+from service.settings import Settings
+
+FORM = {"rightsholder": "Me", "rights": "owned"}
+YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="seconds")
+
+
+@dataclass
+class Keyed:
+    """A server, and the keys of two owners, some of them worth nothing."""
+
+    client: TestClient
+    keys: dict[str, str]
+
+    def ask(self, method: str, url: str, key: str | None, **options: Any) -> httpx.Response:
+        headers = options.pop("headers", {})
+        if key is not None:
+            headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
+        return self.client.request(method, url, headers=headers, **options)
+
+
+@pytest.fixture
+def keyed(library: Path) -> Iterator[Keyed]:
+    opened = Library.open(library, Encoder.load())
+    keys = {}
+    with opened.writer() as writer:
+        for owner in ("ada", "bo"):
+            for scope in SCOPES:
+                _, keys[f"{owner} {scope}"] = writer.add_key(owner, scope, None)
+        _, keys["expired"] = writer.add_key("ada", "admin", YESTERDAY)
+        revoked, keys["revoked"] = writer.add_key("ada", "admin", None)
+        writer.revoke_key(revoked.id)
+    opened.close()
+    with Server(library=library) as client:
+        yield Keyed(client, keys)
+
+
+def sound(tmp_path: Path, seed: int) -> bytes:
+    return write(tmp_path / f"{seed}.flac", melody(seed, 8.0)).read_bytes()
+
+
+def post(keyed: Keyed, key: str | None, data: bytes, **fields: str) -> httpx.Response:
+    files = {"audio": ("a.flac", data)}
+    return keyed.ask("POST", "/v1/recordings", key, data=FORM | fields, files=files)
+
+
+def found(keyed: Keyed, key: str, data: bytes) -> list[str]:
+    answer = keyed.ask("POST", "/v1/query", key, files={"clip": data})
+    assert answer.status_code == 200, answer.text
+    return [match["recording"] for match in answer.json()["matches"]]
+
+
+# What each route needs. A route that is added has to be told of here.
+NEEDS = {
+    ("POST", "/v1/query"): "query",
+    ("POST", "/v1/recordings"): "ingest",
+    ("GET", "/v1/recordings"): "query",
+    ("GET", "/v1/recordings/{recording_id:path}"): "query",
+    ("DELETE", "/v1/recordings/{recording_id:path}"): "ingest",
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+}
+
+
+def test_every_route_is_told_of() -> None:
+    routes = {
+        (method, route.path)
+        for route in create_app(Settings()).routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    assert routes == set(NEEDS)
+
+
+@pytest.mark.parametrize("route", NEEDS, ids=" ".join)
+def test_each_route_asks_for_its_scope(route: tuple[str, str], keyed: Keyed) -> None:
+    method, path = route
+    needed = NEEDS[route]
+    url = path.replace("{recording_id:path}", "nothing-of-that-id")
+    for key in (None, "", "earmark_0_0", "expired", "revoked", *SCOPES):
+        name = f"bo {key}" if key in SCOPES else key
+        status = keyed.ask(method, url, name).status_code
+        if needed is None:
+            assert status == 200, key
+        elif key not in SCOPES:
+            assert status == 401, key
+        elif SCOPES.index(key) < SCOPES.index(needed):
+            assert status == 403, key
+        else:
+            assert status in (200, 404, 415, 422), key
+
+
+def test_who_has_no_key_is_told_so_before_the_body_is_read(keyed: Keyed) -> None:
+    def body() -> Iterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    response = keyed.client.post("/v1/query", content=body(), headers={"Content-Length": "99"})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_private_recording_answers_its_owner_alone(keyed: Keyed, tmp_path: Path) -> None:
+    data = sound(tmp_path, 50)
+    added = post(keyed, "ada ingest", data)
+    assert added.status_code == 201, added.text
+    entry = added.json()
+    assert (entry["owner"], entry["private"]) == ("ada", True)
+    id = entry["id"]
+    assert found(keyed, "ada query", data) == [id]
+    assert found(keyed, "bo admin", data) == [id]
+    assert found(keyed, "bo query", data) == []
+    for key, status in (("ada query", 200), ("bo query", 404), ("bo admin", 200)):
+        assert keyed.ask("GET", f"/v1/recordings/{id}", key).status_code == status
+        listed = keyed.ask("GET", "/v1/recordings", key).json()["recordings"]
+        assert (id in [it["id"] for it in listed]) == (status == 200)
+    assert keyed.ask("DELETE", f"/v1/recordings/{id}", "bo ingest").status_code == 404
+    assert keyed.ask("DELETE", f"/v1/recordings/{id}", "ada ingest").status_code == 204
+    assert found(keyed, "ada query", data) == []
+
+
+def test_a_shared_recording_answers_all_and_only_its_owner_removes_it(
+    keyed: Keyed, tmp_path: Path
+) -> None:
+    data = sound(tmp_path, 51)
+    id = post(keyed, "ada ingest", data, private="false").json()["id"]
+    assert found(keyed, "bo query", data) == [id]
+    again = post(keyed, "bo ingest", data)
+    assert (again.status_code, again.json()["recording"]) == (409, id)
+    assert keyed.ask("DELETE", f"/v1/recordings/{id}", "bo ingest").status_code == 403
+    assert keyed.ask("DELETE", f"/v1/recordings/{id}", "bo admin").status_code == 204
+
+
+def test_the_same_audio_of_another_owner_is_added_and_not_told_of(
+    keyed: Keyed, tmp_path: Path
+) -> None:
+    data = sound(tmp_path, 52)
+    first, second = (post(keyed, f"{owner} ingest", data) for owner in ("ada", "bo"))
+    assert (first.status_code, second.status_code) == (201, 201), second.text
+    assert first.json()["id"] != second.json()["id"]
+    assert found(keyed, "ada query", data) == [first.json()["id"]]
+    assert found(keyed, "bo query", data) == [second.json()["id"]]
+    taken = post(keyed, "bo ingest", sound(tmp_path, 53), id=first.json()["id"])
+    assert taken.status_code == 409
+    assert "recording" not in taken.json()
+
+
+def test_what_was_ingested_at_the_machine_answers_everybody(
+    keyed: Keyed, earmark: Earmark, music: Path
+) -> None:
+    (song,) = [row for row in earmark.lines("list") if row["source"] == "song-1.flac"]
+    assert (song["owner"], song["private"]) == (None, False)
+    assert found(keyed, "bo query", (music / "clip.wav").read_bytes()) == [song["id"]]
+    assert keyed.ask("DELETE", f"/v1/recordings/{song['id']}", "bo ingest").status_code == 403
+
+
+def test_a_library_without_keys_asks_for_none_and_with_its_first_key_for_one(
+    library: Path, earmark: Earmark
+) -> None:
+    with Server(library=library) as client:
+        assert client.get("/v1/recordings").status_code == 200
+        (made,) = earmark.lines("keys", "create", "--owner", "Ada", "--scope", "query")
+        assert client.get("/v1/recordings").status_code == 401
+        header = {"Authorization": f"Bearer {made['key']}"}
+        assert client.get("/v1/recordings", headers=header).status_code == 200
+        earmark("keys", "revoke", made["id"])
+        assert client.get("/v1/recordings", headers=header).status_code == 401
+
+
+def test_keys_are_shown_once_and_kept_as_hashes(earmark: Earmark, library: Path) -> None:
+    options = ("--owner", "Blue Label", "--scope", "ingest", "--expires", "2099-12-31")
+    text = earmark("keys", "create", *options).stdout.strip()
+    (listed,) = earmark.lines("keys", "list")
+    assert listed["owner"] == "Blue Label" and listed["scope"] == "ingest"
+    assert listed["expires_at"] == "2100-01-01T00:00:00+00:00"
+    secret = text.rpartition("_")[2].encode()
+    for file in library.rglob("*"):
+        assert not file.is_file() or secret not in file.read_bytes(), file
+    opened = Library.open(library, Encoder.load())
+    assert opened.key(text) is not None
+    assert opened.key(text[:-1]) is None
+    assert opened.key(text[:-1] + ("A" if text[-1] != "A" else "B")) is None
+    assert list(verify(opened)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("create", "--owner", " ", "--scope", "query"), "owner"),
+        (("create", "--owner", "a\nb", "--scope", "query"), "owner"),
+        (("create", "--owner", "a", "--scope", "all"), "--scope"),
+        (("create", "--owner", "a", "--scope", "query", "--expires", "soon"), "soon"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused(
+    arguments: tuple[str, ...], complaint: str, earmark: Earmark
+) -> None:
+    assert complaint in earmark("keys", *arguments, status=2).stderr
+    assert "no key" in earmark("keys", "revoke", "000000000000", status=1).stderr
+
+
+Limit = Callable[..., Iterator[Keyed]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "answers"),
+    [("requests_per_minute", 3, 3), ("audio_per_day", 12, 3), ("bytes_per_day", 600_000, 3)],
+)
+def test_a_key_has_only_so_much(
+    setting: str, value: Any, answers: int, library: Path, music: Path
+) -> None:
+    opened = Library.open(library, Encoder.load())
+    with opened.writer() as writer:
+        keys = dict(
+            zip("ab", (writer.add_key(owner, "query", None)[1] for owner in "ab"), strict=True)
+        )
+    opened.close()
+    clip = (music / "clip.wav").read_bytes()  # 5 s, 160 kB
+    with Server(library=library, **{setting: value}) as client:
+        keyed = Keyed(client, keys)
+        statuses = [
+            keyed.ask("POST", "/v1/query", "a", files={"clip": clip}).status_code
+            for _ in range(answers)
+        ]
+        assert statuses == answers * [200]
+        refused = keyed.ask("POST", "/v1/query", "a", files={"clip": clip})
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 86400
+        assert keyed.ask("POST", "/v1/query", "b", files={"clip": clip}).status_code == 200
+
+
+def test_a_library_of_the_format_before_is_brought_up_to_date(
+    library: Path, earmark: Earmark, music: Path
+) -> None:
+    with closing(sqlite3.connect(library / "catalogue.sqlite")) as connection, connection:
+        connection.execute("DROP TABLE keys")
+        connection.execute("DROP INDEX places")
+        connection.execute("ALTER TABLE recordings DROP COLUMN owner")
+        connection.execute("ALTER TABLE recordings DROP COLUMN private")
+        columns = "segment, first, number, count, duration, licence_until, removed_at"
+        connection.execute(f"CREATE INDEX places ON recordings ({columns})")
+        connection.execute("UPDATE properties SET value = '2' WHERE name = 'format'")
+    (answer,) = earmark.lines("query", "clip.wav")
+    assert answer["matches"][0]["source"] == "song-1.flac"
+    earmark("keys", "create", "--owner", "Ada", "--scope", "query")
+    earmark("verify")
+    assert all(row["owner"] is None for row in earmark.lines("list"))
