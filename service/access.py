@@ -1,7 +1,7 @@
 """Who is asking, whether they may, and how much they have asked for: before a request's body is read.
 
 Until a library has its first key, whoever reaches the server (this machine only, see `service.server`) is
-its operator. From then on every route under /v1 needs one.
+its operator. From then on every route under /v1 and /parts needs one.
 """
 
 import math
@@ -24,7 +24,7 @@ from index.library import Library
 from service.problems import ProblemError, problem_response
 from service.settings import Settings
 
-GUARDED = "/v1/"
+GUARDED = ("/v1/", "/parts/")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _item(kind: type[RateLimitItem], amount: int) -> RateLimitItem | None:
 
 
 class Guard:
-    """Middleware: recognises the key of every request under /v1, or answers it with 401 or 429."""
+    """Middleware: recognises the key of every request under GUARDED, or answers it with 401 or 429."""
 
     def __init__(self, app: ASGIApp, library: Callable[[], Library], quotas: Quotas) -> None:
         self.app = app

@@ -43,6 +43,7 @@ from service.problems import (
 from service.query import Answer, answer, fingerprint_clip, load_fingerprint, most_fingerprint_bytes
 from service.recording import RecordingEntry, Rights
 from service.settings import Settings
+from service.web import install_pages
 from service.wording import as_text
 
 FINGERPRINT_MEDIA_TYPE = "application/vnd.earmark.fingerprint"
@@ -256,6 +257,31 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         service.loaded()
         return Health(status="ready")
 
+    async def ask(
+        request: Request, asker: Asker, max_e_value: float | None = None
+    ) -> tuple[Answer, Fingerprint]:
+        """The answer to a request that brings a clip, and the clip's fingerprint."""
+        loaded = service.loaded()
+        service.quotas.require_audio(asker)
+        name, make = await _clip(request, loaded.encoder, service.limits)
+
+        def work() -> tuple[Answer, Fingerprint]:
+            started = time.perf_counter()
+            made = make()
+            service.quotas.audio(asker, made.duration)
+            found = answer(
+                as_text(name or made.source),
+                made,
+                loaded.library,
+                max_e_value=max_e_value or settings.max_e_value,
+                hypotheses=settings.hypotheses,
+                owner=asker.seen_by,
+                spent=time.perf_counter() - started,
+            )
+            return found, made
+
+        return await service.in_turn(work)
+
     @app.post(
         "/v1/query",
         tags=["query"],
@@ -279,48 +305,8 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         A clip that is no audio is answered with 415, one that is too large with 413, one that is
         too short, silent or too long with 422; the problem's `error` says which.
         """
-        loaded = service.loaded()
-        service.quotas.require_audio(asker)
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type == FINGERPRINT_MEDIA_TYPE:
-            body = await _fingerprint_body(request, service.limits, loaded.encoder)
-            name = None
-
-            def make() -> Fingerprint:
-                return load_fingerprint(body, name or "clip", loaded.encoder, service.limits)
-
-        elif media_type == "multipart/form-data":
-            form = await request.form(max_files=1, max_fields=0)
-            clip = form.get("clip")
-            if not isinstance(clip, StarletteUploadFile):
-                raise RequestValidationError(
-                    [{"loc": ("body", "clip"), "msg": "a file is required", "type": "missing"}]
-                )
-            name = _file_name(clip)
-
-            def make() -> Fingerprint:
-                return fingerprint_clip(clip.file, str(name), loaded.encoder, service.limits)
-
-        else:
-            raise ProblemError(
-                415, f"send the clip as multipart/form-data, or as {FINGERPRINT_MEDIA_TYPE}"
-            )
-
-        def work() -> Answer:
-            started = time.perf_counter()
-            made = make()
-            service.quotas.audio(asker, made.duration)
-            return answer(
-                as_text(name or made.source),
-                made,
-                loaded.library,
-                max_e_value=max_e_value or settings.max_e_value,
-                hypotheses=settings.hypotheses,
-                owner=asker.seen_by,
-                spent=time.perf_counter() - started,
-            )
-
-        return await service.in_turn(work)
+        found, _ = await ask(request, asker, max_e_value)
+        return found
 
     @app.post(
         "/v1/recordings",
@@ -425,6 +411,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         except KeyError:
             raise _unknown(recording_id) from None
 
+    install_pages(app, lambda: service.loaded().library, ask, service.in_turn)
     describe_problems(app)
     return app
 
@@ -442,6 +429,28 @@ _QUERY_BODY = {
         FINGERPRINT_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}},
     },
 }
+
+
+async def _clip(
+    request: Request, encoder: Encoder, limits: Limits
+) -> tuple[str | None, Callable[[], Fingerprint]]:
+    """The name of the clip that a request brings, if it has one, and what makes its fingerprint."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == FINGERPRINT_MEDIA_TYPE:
+        body = await _fingerprint_body(request, limits, encoder)
+        return None, lambda: load_fingerprint(body, "clip", encoder, limits)
+    if media_type != "multipart/form-data":
+        raise ProblemError(
+            415, f"send the clip as multipart/form-data, or as {FINGERPRINT_MEDIA_TYPE}"
+        )
+    form = await request.form(max_files=1, max_fields=0)
+    clip = form.get("clip")
+    if not isinstance(clip, StarletteUploadFile):
+        raise RequestValidationError(
+            [{"loc": ("body", "clip"), "msg": "a file is required", "type": "missing"}]
+        )
+    name = _file_name(clip)
+    return name, lambda: fingerprint_clip(clip.file, name, encoder, limits)
 
 
 def _refused(library: Library, recording_id: str | None, reason: str, asker: Asker) -> Exception:

@@ -275,6 +275,17 @@ def _page(evidence: Evidence, weighed: Weighed, made: Fingerprint) -> str:
     )
 
 
+def picture(
+    made: Fingerprint, match: Match, library: Library
+) -> tuple[str, tuple[float, float, float, float] | None]:
+    """A clip's similarity to a match's stored codes, as a data URL, and the line's ends in per cent.
+
+    Raises KeyError if the recording is not there any more.
+    """
+    _, weighed = gather("", made, match, library, library.info())
+    return _png(_shades(weighed.similarity, 0.0)), _line(weighed)
+
+
 def _line(weighed: Weighed) -> tuple[float, float, float, float] | None:
     """The aligned line's ends in per cent of the picture: x1, y1, x2, y2."""
     if weighed.line is None:

@@ -2,7 +2,7 @@
 
 import jinja2
 
-from service.wording import chance, clock
+from service.wording import chance, clock, percent
 
 
 def templates() -> jinja2.Environment:
@@ -14,5 +14,5 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"clock": clock, "chance": chance}
+    environment.filters |= {"clock": clock, "chance": chance, "percent": percent}
     return environment

@@ -346,9 +346,17 @@ def snapshot(folder: str, as_json: bool) -> None:
         click.echo(f"{count} recordings, snapshot {revision}, in {folder}")
 
 
-@main.group(short_help="Who may ask the server what: create, list and revoke keys.")
+@main.group(
+    short_help="Who may ask the server what: create, list and revoke keys.", epilog=EXIT_STATUSES
+)
 def keys() -> None:
     """Who may ask the server what. Without any key it serves this machine only, without asking.
+
+    \b
+    Example:
+      earmark keys create --owner "Blue Label" --scope ingest
+      earmark keys list
+      earmark keys revoke 5f0c2a7be9d1
 
     From the first key on, every request needs one. A recording that is added with a key is its owner's,
     and private unless it is said not to be: only that owner's queries (and an admin's) are answered from it.

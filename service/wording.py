@@ -46,6 +46,13 @@ def chance(e_value: float) -> str:
     return f"1 in {_two_digits(odds)}"
 
 
+def percent(share: float) -> str:
+    """A share as `2.5 %`; what is hardly any is `less than 0.01 %`."""
+    if share < 1e-4:
+        return "less than 0.01 %"
+    return f"{_two_digits(100 * share)} %"
+
+
 def _two_digits(value: float) -> str:
     """Two significant digits: 3.14 → 3.1, 87.3 → 87, 312 → 310; no trailing zeros."""
     return f"{float(f'{value:.2g}'):.15g}"

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -33,12 +33,21 @@ def test_the_command_is_imported_without_what_is_slow_to_import() -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
-def test_every_commands_help_is_its_manual(name: str) -> None:
-    text = CliRunner().invoke(main, [name, "--help"]).output
+def every_command(
+    group: click.Group = main, before: str = ""
+) -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        yield before + name, command
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{before}{name} ")
+
+
+@pytest.mark.parametrize(("name", "command"), every_command(), ids=str)
+def test_every_commands_help_is_its_manual(name: str, command: click.Command) -> None:
+    text = CliRunner().invoke(main, [*name.split(), "--help"]).output
     assert "Example" in text
     assert "Exit status: 0 all done; 1 some inputs failed" in text
-    for parameter in main.commands[name].params:
+    for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
 

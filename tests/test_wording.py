@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.wording import as_text, chance, change, clock, printable, table
+from service.wording import as_text, chance, change, clock, percent, printable, table
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,11 @@ def test_a_name_cannot_drive_the_terminal() -> None:
 
 def test_a_name_that_is_no_utf8_is_still_text() -> None:
     assert as_text("caf\udce9").encode() == "caf\N{REPLACEMENT CHARACTER}".encode()
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.0, "less than 0.01 %"), (3.5e-8, "less than 0.01 %"), (0.0123, "1.2 %"), (1.0, "100 %")],
+)
+def test_a_share_is_told_in_per_cent(share: float, words: str) -> None:
+    assert percent(share) == words

@@ -1,0 +1,124 @@
+"""The pages for people: `/` asks about a clip, `/library` looks after the recordings.
+
+A page is a shell that anyone may load; what is in it comes from /parts, as HTML, to whoever may ask the
+same of /v1. Words, times and chances are put by the same code as on the command line.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fingerprint.fingerprint import Fingerprint
+from index.library import Library
+from service.access import Asker, Querier
+from service.evidence import picture
+from service.pages import templates
+from service.query import Answer, Match
+from service.wording import chance, change, span
+
+STATIC = Path(__file__).parent / "static"
+PAGES = {"/": "query.html", "/library": "library.html"}
+PAGE = 50  # recordings
+_PICTURES = 5  # matches of an answer that come with a picture
+
+# Pages run their own scripts and styles, load nothing from elsewhere and are framed by nobody.
+_HEADERS = {
+    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
+    b"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+}
+
+Ask = Callable[[Request, Asker], Awaitable[tuple[Answer, Fingerprint]]]
+InTurn = Callable[[Callable[[], str]], Awaitable[str]]
+
+
+def install_pages(app: FastAPI, library: Callable[[], Library], ask: Ask, in_turn: InTurn) -> None:
+    """Add the pages to an application; `ask` answers a clip that a request brings."""
+    pages = templates()
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(PageHeaders)
+
+    def shell(path: str, template: str) -> None:
+        @app.get(path, response_class=HTMLResponse, include_in_schema=False)
+        def page() -> str:
+            return pages.get_template(template).render(here=path)
+
+    for path, template in PAGES.items():
+        shell(path, template)
+
+    @app.post("/parts/answer", response_class=HTMLResponse, include_in_schema=False)
+    async def part_answer(request: Request, asker: Querier) -> str:
+        """What `POST /v1/query` answers, for people."""
+        answer, made = await ask(request, asker)
+        return await in_turn(lambda: _answer(answer, made))
+
+    def _answer(answer: Answer, made: Fingerprint) -> str:
+        matches = [
+            _in_words(match)
+            | {"picture": _picture(made, match, library()) if i < _PICTURES else None}
+            for i, match in enumerate(answer.matches)
+        ]
+        return pages.get_template("answer.html").render(answer=answer, matches=matches)
+
+    @app.get("/parts/library", response_class=HTMLResponse, include_in_schema=False)
+    def part_library(
+        asker: Querier,
+        q: Annotated[str, Query()] = "",
+        cursor: Annotated[str | None, Query()] = None,
+    ) -> str:
+        """Rows of what `GET /v1/recordings` lists, for people."""
+        try:
+            found, more = library().recordings(q or None, cursor, PAGE, owner=asker.seen_by)
+        except (ValueError, OverflowError):
+            raise RequestValidationError(
+                [{"loc": ("query", "cursor"), "msg": "is no cursor", "type": "value_error"}]
+            ) from None
+        return pages.get_template("rows.html").render(
+            recordings=found, next_cursor=more, q=q, asker=asker
+        )
+
+
+def _in_words(match: Match) -> dict[str, Any]:
+    name = match.title or match.source
+    return {
+        "match": match,
+        "name": f"{name} ({match.artist})" if match.artist else name,
+        "where": span(match.query_start, match.query_end),
+        "of": span(match.reference_start, match.reference_end),
+        "changed": change(match.tempo, match.pitch_semitones),
+        "chance": chance(match.e_value),
+    }
+
+
+def _picture(made: Fingerprint, match: Match, library: Library) -> dict[str, Any] | None:
+    try:
+        image, line = picture(made, match, library)
+    except KeyError:  # it was removed since
+        return None
+    return {"image": image, "line": line}
+
+
+class PageHeaders:
+    """Middleware: what browsers are to be strict about, except on the description of the API."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ("/docs", "/redoc", "/openapi.json"):
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS.items()]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)

@@ -1,0 +1,185 @@
+"""The pages, in a real browser: ask about a clip, let it listen, look after the library."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from command import Earmark
+from melodies import SONGS, melody, write
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
+)
+WAVEFORM = re.compile(r"^(M\d+ [\d.]+V[\d.]+){600}$")  # 600 strokes
+PATIENCE = 60_000  # ms; nothing waits that long unless something is wrong
+
+
+@pytest.fixture
+def address(earmark: Earmark) -> Iterator[str]:
+    """Where a server of this test's own library is."""
+    process = subprocess.Popen(
+        earmark.command("serve", "--port", "0"),
+        cwd=earmark.folder,
+        env=earmark.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "ready, with" in line:
+            break
+    try:
+        (where,) = [word for line in said for word in line.split() if word.startswith("http")]
+        yield where
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def browser(music: Path) -> Iterator[Browser]:
+    """Chromium, whose microphone hears clip.wav over and over."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={music / 'clip.wav'}",
+            ],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page of that server, on which the browser has nothing to complain of."""
+    context = browser.new_context(base_url=address, permissions=["microphone"])
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    complaints: list[str] = []
+    page.on(
+        "console",
+        lambda message: complaints.append(message.text) if message.type == "error" else None,
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    # that a request was refused is told to the user; browsers note it too
+    assert [line for line in complaints if "Failed to load resource" not in line] == []
+    context.close()
+
+
+def require_accessible(page: Page) -> None:
+    found: dict[str, Any] = Axe().run(page).response
+    rules = {it["id"]: [node["html"] for node in it["nodes"]] for it in found["violations"]}
+    assert rules == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/library"])
+def test_pages_are_accessible(path: str, scheme: Any, page: Page) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.goto(path)
+    if path == "/library":
+        expect(page.locator("tbody tr")).to_have_count(SONGS)
+    require_accessible(page)
+
+
+def test_a_clip_is_answered_with_the_work_and_where_it_is(page: Page, music: Path) -> None:
+    page.goto("/")
+    page.get_by_label("Drop a file here").set_input_files(music / "clip.wav")
+    expect(page.get_by_role("heading", name="1 known work in clip.wav")).to_be_focused()
+    found = page.get_by_role("article")
+    expect(found.get_by_role("heading")).to_have_text("song-1.flac")
+    expect(found).to_contain_text("0:00.0 to 0:05.0")
+    expect(found).to_contain_text("0:07.3 to 0:12.3")
+    expect(found).to_contain_text("Match.")
+    expect(page.locator(".timeline rect.match")).to_have_count(1)
+    expect(page.locator(".timeline path")).to_have_attribute("d", WAVEFORM)
+    found.get_by_text("See what speaks for it").click()
+    expect(found.get_by_role("img")).to_be_visible()
+    require_accessible(page)
+
+
+def test_what_is_not_known_and_what_is_no_sound_are_said_so(page: Page, music: Path) -> None:
+    page.goto("/")
+    choose = page.get_by_label("Drop a file here")
+    choose.set_input_files(music / "unknown.wav")
+    expect(page.get_by_role("heading", name="No known work in unknown.wav")).to_be_visible()
+    choose.set_input_files(music / "text.mp3")
+    expect(page.get_by_role("alert")).to_contain_text("is not a sound file")
+    choose.set_input_files(music / "silent.wav")
+    expect(page.get_by_role("alert")).to_contain_text("silence")
+
+
+def test_the_microphone_is_listened_to(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Record").click()
+    stop = page.get_by_role("button", name="Stop and ask")
+    expect(stop).to_be_visible()
+    page.wait_for_function(
+        "since => performance.now() > since + 5000", arg=page.evaluate("performance.now()")
+    )
+    stop.click()
+    expect(page.get_by_role("article").get_by_role("heading").first).to_have_text("song-1.flac")
+
+
+def test_a_recording_is_added_found_searched_for_and_removed(page: Page, tmp_path: Path) -> None:
+    song = write(tmp_path / "new.flac", melody(60, 8.0))
+    page.goto("/library")
+    add = page.get_by_role("form", name="Add a recording")
+    add.get_by_label("Sound file").set_input_files(song)
+    add.get_by_label("Rightsholder").fill("Blue Label")
+    add.get_by_label("Rights", exact=True).select_option("owned")
+    add.get_by_label("Title").fill("A <b>new</b> song")
+    add.get_by_role("button", name="Add").click()
+    expect(page.locator("#said")).to_contain_text("A <b>new</b> song is added")
+    expect(page.locator("tbody tr")).to_have_count(SONGS + 1)
+
+    page.get_by_role("link", name="Ask").click()
+    page.get_by_label("Drop a file here").set_input_files(song)
+    expect(page.get_by_role("article").get_by_role("heading")).to_have_text("A <b>new</b> song")
+
+    page.get_by_role("link", name="Library").click()
+    page.get_by_role("searchbox").fill("<b>new")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove A <b>new</b> song").click()
+    expect(page.locator("#said")).to_contain_text("is removed")
+    expect(page.locator("#rows")).to_contain_text("No recording fits that")
+
+
+def test_a_key_is_asked_for_where_one_is_needed(page: Page, earmark: Earmark) -> None:
+    (made,) = earmark.lines("keys", "create", "--owner", "Ada", "--scope", "query")
+    page.goto("/library")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("those who have a key")
+    require_accessible(page)
+    dialog.get_by_label("Key").fill("earmark_wrong")
+    dialog.get_by_role("button", name="Use it").click()
+    expect(dialog).to_contain_text("unknown, expired or revoked")
+    dialog.get_by_label("Key").fill(made["key"])
+    dialog.get_by_role("button", name="Use it").click()
+    expect(page.locator("tbody tr")).to_have_count(SONGS)
+    expect(page.get_by_role("button", name="Remove")).to_have_count(0)  # its scope is query
+
+
+def test_pages_are_strict_with_browsers(page: Page, address: str) -> None:
+    response = page.goto("/")
+    assert response is not None
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "unsafe" not in policy
