@@ -19,6 +19,7 @@ import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile as StarletteUploadFile
 from starlette.exceptions import HTTPException
@@ -42,6 +43,7 @@ from service.problems import (
 )
 from service.query import Answer, answer, fingerprint_clip, load_fingerprint, most_fingerprint_bytes
 from service.recording import RecordingEntry, Rights
+from service.scans import ScanEntry, ScanPage, Scans
 from service.settings import Settings
 from service.web import install_pages
 from service.wording import as_text
@@ -91,6 +93,16 @@ class NewRecording(BaseModel):
     )
 
 
+class NewScan(BaseModel):
+    """The form that a scan is asked for with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: UploadFile
+    probe: bool = Field(default=False, description="Look at windows of each file first.")
+    thorough: bool = Field(default=False, description="Look at long files as closely as at clips.")
+
+
 class Health(BaseModel):
     """The server's state."""
 
@@ -111,6 +123,7 @@ class Service:
     def __init__(self, settings: Settings, on_load: OnLoad) -> None:
         self.settings = settings
         self.quotas = Quotas(settings)
+        self.scans = Scans(settings)
         self.limits = Limits(
             max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
         )
@@ -126,9 +139,10 @@ class Service:
         self._loading.add_done_callback(self._tell)
 
     async def stop(self) -> None:
-        """Let go of the library."""
+        """Let go of the library, and of scans, which go on with the next server."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
+            await anyio.to_thread.run_sync(self.scans.stop)
             if self._loading.exception() is None:
                 self._loading.result().library.close()
 
@@ -136,6 +150,7 @@ class Service:
         encoder = Encoder.load()
         library = Library.open(self.settings.library, encoder, create=True)
         _warm(library, encoder)
+        self.scans.start()
         return Loaded(library, encoder)
 
     def _tell(self, loading: "asyncio.Future[Loaded]") -> None:
@@ -410,6 +425,69 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             service.remove(recording_id, asker)
         except KeyError:
             raise _unknown(recording_id) from None
+
+    @app.post(
+        "/v1/scans",
+        status_code=202,
+        tags=["scans"],
+        responses={
+            202: {"headers": {"Location": {"schema": {"type": "string"}}}},
+            **described(400, 401, 413, 415, 422, 429, 503),
+        },
+    )
+    async def add_scan(
+        response: Response,
+        asker: Querier,
+        form: Annotated[NewScan, Form(media_type="multipart/form-data")],
+    ) -> ScanEntry:
+        """Ask for a scan of a dataset: an archive, a Parquet file with sounds, or one sound.
+
+        It is run when its turn comes, also if the server is stopped and started in between.
+        """
+        service.loaded()
+        options = form.model_dump(exclude={"dataset"})
+
+        def work() -> ScanEntry:
+            upload = form.dataset
+            return service.scans.add(upload.file, _file_name(upload), options, asker)
+
+        entry = await anyio.to_thread.run_sync(work)
+        response.headers["Location"] = f"/v1/scans/{entry.id}"
+        return entry
+
+    @app.get("/v1/scans", tags=["scans"], responses=described(401, 429, 503))
+    def list_scans(asker: Querier) -> ScanPage:
+        """One's scans, the newest first."""
+        service.loaded()
+        return ScanPage(scans=service.scans.all(asker))
+
+    @app.get("/v1/scans/{scan_id}", tags=["scans"], responses=described(401, 404, 422, 429, 503))
+    def show_scan(scan_id: str, asker: Querier) -> ScanEntry:
+        """What has become of a scan."""
+        service.loaded()
+        return service.scans.get(scan_id, asker)
+
+    @app.delete(
+        "/v1/scans/{scan_id}",
+        status_code=204,
+        tags=["scans"],
+        responses=described(401, 404, 422, 429, 503),
+    )
+    def cancel_scan(scan_id: str, asker: Querier) -> None:
+        """Cancel a scan; one that has ended is forgotten, with its report."""
+        service.loaded()
+        service.scans.cancel(scan_id, asker)
+
+    @app.get(
+        "/v1/scans/{scan_id}/report/{file}",
+        tags=["scans"],
+        response_class=FileResponse,
+        responses=described(401, 404, 422, 429, 503),
+    )
+    def show_report(scan_id: str, file: str, asker: Querier) -> FileResponse:
+        """A file of a scan's report: report.html, summary.json, files, segments, errors."""
+        service.loaded()
+        return FileResponse(service.scans.report(scan_id, file, asker))
 
     install_pages(app, lambda: service.loaded().library, ask, service.in_turn)
     describe_problems(app)

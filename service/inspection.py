@@ -54,6 +54,9 @@ report_option = click.option(
     help="Hypotheses of altered tempo and pitch to try on every file that is not recognised;"
     " 124 try all, and take some twenty times as long.",
 )
+@click.option(
+    "--owner", metavar="NAME", help="Compare only with what this owner of keys sees; default: all."
+)
 @max_e_value_option
 @jobs_option
 @json_option
@@ -66,6 +69,7 @@ def scan(
     thorough: bool,
     evidence: bool,
     hypotheses: int,
+    owner: str | None,
     as_json: bool,
 ) -> None:
     """Say which works of the library a dataset holds, where, and how much of them.
@@ -115,6 +119,7 @@ def scan(
         "thorough": "yes" if thorough else "no",
         "hypotheses": str(hypotheses),
         "max_e_value": repr(settings.max_e_value),
+        "owner": owner or "",
     }
     journal = Journal.open(
         report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
@@ -127,6 +132,7 @@ def scan(
         probe=probe,
         thorough=thorough,
         evidence=report / EVIDENCE if evidence else None,
+        owner=owner,
     )
     stop, heard_files, found_files = Event(), 0, 0
     try:

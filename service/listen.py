@@ -66,6 +66,7 @@ class Task:
     probe: bool
     thorough: bool  # whether as closely as a single query is
     evidence: Path | None  # where evidence of matches goes
+    owner: str | None = None  # who is looking; None sees all
 
     @property
     def effort(self) -> Effort:
@@ -117,7 +118,7 @@ def _listen(file: BinaryIO, name: str, ears: _Ears) -> Heard:
                 return Heard(duration=round(seconds, 3), probed=True)
         file.seek(0)
     made = fingerprint(file, ears.encoder, QUERY_EVERY, limits=task.limits, name=name)
-    matches, _ = ears.library.search(made, max_e_value=task.max_e_value, hypotheses=task.hypotheses)
+    matches = _search(made, ears)
     drawn = int(made.sha256, 16) % DECOY_EVERY == 0
     segments = [_segment(match, ears) for match in matches]
     if task.evidence is not None:
@@ -135,7 +136,11 @@ def _search(made: Fingerprint, ears: _Ears) -> list[Found]:
     # a short sound is worth a close look, which costs little
     effort = THOROUGH if made.duration < SHORT else task.effort
     matches, _ = ears.library.search(
-        made, max_e_value=task.max_e_value, hypotheses=task.hypotheses, effort=effort
+        made,
+        max_e_value=task.max_e_value,
+        hypotheses=task.hypotheses,
+        effort=effort,
+        owner=task.owner,
     )
     return matches
 
@@ -155,7 +160,12 @@ def _promises(stream: AudioStream, seconds: float, ears: _Ears) -> bool:
             made = fingerprint_samples(samples, ears.encoder, QUERY_EVERY, stream.name)
         except AudioError:  # a silent window
             continue
-        found, _ = ears.library.search(made, max_e_value=REVIEW, hypotheses=ears.task.hypotheses)
+        found, _ = ears.library.search(
+            made,
+            max_e_value=REVIEW,
+            hypotheses=ears.task.hypotheses,
+            owner=ears.task.owner,
+        )
         if found:
             return True
     return not heard

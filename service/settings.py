@@ -74,6 +74,20 @@ class Settings(BaseSettings):
         gt=0,
         description="Largest request body that the server takes; larger is answered with 413.",
     )
+    scans: Path = Field(
+        default=Path("earmark-scans"),
+        description="Folder of the scans that the server is asked for.",
+    )
+    scans_at_once: int = Field(
+        default=1, ge=1, description="Scans that the server runs at the same time."
+    )
+    scans_per_owner: int = Field(
+        default=4, ge=1, description="Unfinished scans that one owner of keys may have."
+    )
+    keep_scans: Duration = Field(
+        default=timedelta(days=30),
+        description="For how long the reports of finished scans are kept.",
+    )
     requests_per_minute: int = Field(
         default=600,
         ge=0,

@@ -35,6 +35,12 @@ _HEADERS = {
     b"referrer-policy": b"no-referrer",
 }
 
+# A scan's report is one page with its style in it, and nothing that runs.
+_REPORT = {
+    b"content-security-policy": b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+}
+
 Ask = Callable[[Request, Asker], Awaitable[tuple[Answer, Fingerprint]]]
 InTurn = Callable[[Callable[[], str]], Awaitable[str]]
 
@@ -116,9 +122,11 @@ class PageHeaders:
             await self.app(scope, receive, send)
             return
 
+        headers = _HEADERS | (_REPORT if "/report/" in scope["path"] else {})
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS.items()]
+                message["headers"] = [*message["headers"], *headers.items()]
             await send(message)
 
         await self.app(scope, receive, with_headers)

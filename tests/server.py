@@ -13,6 +13,8 @@ class Server:
     """An application with its library loaded, spoken to without a network."""
 
     def __init__(self, **settings: Any) -> None:
+        if "library" in settings:
+            settings.setdefault("scans", settings["library"].parent / "scans")
         self._loaded = threading.Event()
         self._app = create_app(Settings(**settings), lambda result: self._loaded.set())
         self.client = TestClient(self._app, raise_server_exceptions=False)

@@ -1,5 +1,6 @@
 """Keys: who is answered what over HTTP, and what nobody else learns of one's recordings."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -79,6 +80,15 @@ NEEDS = {
     ("GET", "/v1/recordings"): "query",
     ("GET", "/v1/recordings/{recording_id:path}"): "query",
     ("DELETE", "/v1/recordings/{recording_id:path}"): "ingest",
+    ("POST", "/v1/scans"): "query",
+    ("GET", "/v1/scans"): "query",
+    ("GET", "/v1/scans/{scan_id}"): "query",
+    ("DELETE", "/v1/scans/{scan_id}"): "query",
+    ("GET", "/v1/scans/{scan_id}/report/{file}"): "query",
+    ("GET", "/"): None,
+    ("GET", "/library"): None,
+    ("POST", "/parts/answer"): "query",
+    ("GET", "/parts/library"): "query",
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
 }
@@ -98,7 +108,7 @@ def test_every_route_is_told_of() -> None:
 def test_each_route_asks_for_its_scope(route: tuple[str, str], keyed: Keyed) -> None:
     method, path = route
     needed = NEEDS[route]
-    url = path.replace("{recording_id:path}", "nothing-of-that-id")
+    url = re.sub(r"\{\w+(:path)?\}", "nothing-of-that-id", path)
     for key in (None, "", "earmark_0_0", "expired", "revoked", *SCOPES):
         name = f"bo {key}" if key in SCOPES else key
         status = keyed.ask(method, url, name).status_code

@@ -1,0 +1,156 @@
+"""Scans over HTTP: asked for, watched, fetched, cancelled; and finished whatever becomes of the server."""
+
+import io
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+from melodies import RATE, melody, write
+from server import Server
+
+from fingerprint.encoder import Encoder
+from index.library import Library
+from service.access import Asker
+from service.scans import Scans
+from service.settings import Settings
+
+PATIENCE = 120  # s
+
+
+@pytest.fixture
+def client(library: Path) -> Iterator[TestClient]:
+    with Server(library=library) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A tar file: known.flac is of song-2, unknown.flac of nothing, broken.flac no sound."""
+    folder = tmp_path_factory.mktemp("dataset")
+    write(folder / "known.flac", melody(2)[3 * RATE : 10 * RATE])
+    write(folder / "unknown.flac", melody(99, 6.0))
+    (folder / "broken.flac").write_bytes(b"fLaC")
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.add(path, path.name)
+    return file.getvalue()
+
+
+def ask(client: TestClient, sent: bytes, name: str = "dump.tar", **options: Any) -> dict[str, Any]:
+    response = client.post("/v1/scans", files={"dataset": (name, sent)}, **options)
+    assert response.status_code == 202, response.text
+    assert response.headers["location"] == f"/v1/scans/{response.json()['id']}"
+    return response.json()
+
+
+def ended(client: TestClient, id: str, **options: Any) -> dict[str, Any]:
+    """The scan once it has ended."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        entry = client.get(f"/v1/scans/{id}", **options).json()
+        if entry["state"] not in ("queued", "running"):
+            return entry
+    raise AssertionError(f"still {entry}")
+
+
+def test_a_scan_is_watched_and_its_report_fetched(client: TestClient, dataset: bytes) -> None:
+    asked = ask(client, dataset, data={"probe": "false"})
+    assert asked["state"] in ("queued", "running") and asked["name"] == "dump.tar"
+    entry = ended(client, asked["id"])
+    assert entry["state"] == "done", entry
+    assert entry["files"] == 3
+    assert entry["summary"]["matched_files"] == 1 and entry["summary"]["failed_files"] == 1
+    assert "report.html" in entry["report"]
+    page = client.get(f"/v1/scans/{asked['id']}/report/report.html")
+    assert "song-2.flac" in page.text
+    assert "sandbox" in page.headers["content-security-policy"]
+    table = client.get(f"/v1/scans/{asked['id']}/report/files.parquet").content
+    statuses = {
+        row["member"]: row["status"] for row in pq.read_table(io.BytesIO(table)).to_pylist()
+    }
+    assert statuses == {"known.flac": "match", "unknown.flac": "none", "broken.flac": "failed"}
+    assert [it["id"] for it in client.get("/v1/scans").json()["scans"]] == [asked["id"]]
+
+
+def test_nothing_but_the_report_is_fetched(client: TestClient, dataset: bytes) -> None:
+    id = ask(client, dataset)["id"]
+    ended(client, id)
+    for name in ("scan.sqlite", "dataset.tar", "..%2f..%2fjobs.sqlite", "%2e%2e", "gone.csv"):
+        assert client.get(f"/v1/scans/{id}/report/{name}").status_code == 404, name
+
+
+def test_a_dataset_is_deleted_once_it_has_been_scanned(
+    client: TestClient, dataset: bytes, library: Path
+) -> None:
+    id = ask(client, dataset)["id"]
+    ended(client, id)
+    assert [it.name for it in (library.parent / "scans" / id).iterdir()] == ["report"]
+    assert client.delete(f"/v1/scans/{id}").status_code == 204
+    assert client.get(f"/v1/scans/{id}").status_code == 404
+    assert not (library.parent / "scans" / id).exists()
+
+
+def test_what_is_no_dataset_is_refused_or_fails_with_its_reason(client: TestClient) -> None:
+    response = client.post("/v1/scans", files={"dataset": ("letter.txt", b"hello")})
+    assert response.status_code == 415
+    assert response.headers["content-type"] == "application/problem+json"
+    entry = ended(client, ask(client, b"PAR1 nothing", "rows.parquet")["id"])
+    assert entry["state"] == "done" and entry["summary"]["failed_files"] == 1
+
+
+def test_a_scan_is_cancelled(client: TestClient, dataset: bytes) -> None:
+    id = ask(client, dataset)["id"]
+    assert client.delete(f"/v1/scans/{id}").status_code == 204
+    assert ended(client, id)["state"] in ("cancelled", "done")
+    assert client.delete("/v1/scans/none").status_code == 404
+
+
+def test_scans_are_finished_by_the_next_server(library: Path, dataset: bytes) -> None:
+    settings = Settings(library=library, scans=library.parent / "scans")
+    before = Scans(settings)
+    before.start()
+    ids = [before.add(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id for _ in range(2)]
+    before.stop()
+    with Server(library=library) as client:
+        for id in ids:
+            entry = ended(client, id)
+            assert entry["state"] == "done", entry
+            assert entry["summary"]["files"] == 3
+
+
+def test_owners_see_their_scans_alone_and_compare_with_what_they_see(
+    library: Path, dataset: bytes, tmp_path: Path
+) -> None:
+    opened = Library.open(library, Encoder.load())
+    with opened.writer() as writer:
+        keys = {owner: writer.add_key(owner, "ingest", None)[1] for owner in ("ada", "bo")}
+    opened.close()
+    headers = {
+        owner: {"headers": {"Authorization": f"Bearer {key}"}} for owner, key in keys.items()
+    }
+    private = write(tmp_path / "private.flac", melody(66, 8.0)).read_bytes()
+    with Server(library=library, scans_per_owner=1) as client:
+        form = {"rightsholder": "Ada", "rights": "owned"}
+        added = client.post(
+            "/v1/recordings", files={"audio": ("p.flac", private)}, data=form, **headers["ada"]
+        )
+        assert added.status_code == 201, added.text
+        found = {}
+        for owner in keys:
+            id = ask(client, private, "private.flac", **headers[owner])["id"]
+            refused = client.post(
+                "/v1/scans", files={"dataset": ("dump.tar", dataset)}, **headers[owner]
+            )
+            state = client.get(f"/v1/scans/{id}", **headers[owner]).json()["state"]
+            assert refused.status_code == 429 or state == "done"
+            entry = ended(client, id, **headers[owner])
+            found[owner] = entry["summary"]["matched_files"]
+        assert found == {"ada": 1, "bo": 0}
+        assert client.get(f"/v1/scans/{id}", **headers["ada"]).status_code == 404
+        assert client.get(f"/v1/scans/{id}/report/report.html", **headers["ada"]).status_code == 404
