@@ -28,10 +28,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fingerprint.audio import SAMPLE_RATE, Limits
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
-from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
+from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
 from index.library import Library
 from index.recording import Metadata, Recording
 from service.access import Asker, Guard, Ingester, Querier, Quotas
+from service.decoding import Decoder
 from service.metadata import describe
 from service.problems import (
     ProblemError,
@@ -41,7 +42,7 @@ from service.problems import (
     problem_response,
     unavailable,
 )
-from service.query import Answer, answer, fingerprint_clip, load_fingerprint, most_fingerprint_bytes
+from service.query import Answer, answer, load_fingerprint, most_fingerprint_bytes
 from service.recording import RecordingEntry, Rights
 from service.scans import ScanEntry, ScanPage, Scans
 from service.settings import Settings
@@ -115,6 +116,7 @@ class Loaded:
 
     library: Library
     encoder: Encoder
+    decoder: Decoder
 
 
 class Service:
@@ -144,14 +146,16 @@ class Service:
             await asyncio.wait([self._loading])
             await anyio.to_thread.run_sync(self.scans.stop)
             if self._loading.exception() is None:
-                self._loading.result().library.close()
+                loaded = self._loading.result()
+                await anyio.to_thread.run_sync(loaded.decoder.close)
+                loaded.library.close()
 
     def _load(self) -> Loaded:
         encoder = Encoder.load()
         library = Library.open(self.settings.library, encoder, create=True)
         _warm(library, encoder)
         self.scans.start()
-        return Loaded(library, encoder)
+        return Loaded(library, encoder, Decoder(self.settings, encoder))
 
     def _tell(self, loading: "asyncio.Future[Loaded]") -> None:
         if not loading.cancelled():
@@ -278,7 +282,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         """The answer to a request that brings a clip, and the clip's fingerprint."""
         loaded = service.loaded()
         service.quotas.require_audio(asker)
-        name, make = await _clip(request, loaded.encoder, service.limits)
+        name, make = await _clip(request, loaded, service.limits)
 
         def work() -> tuple[Answer, Fingerprint]:
             started = time.perf_counter()
@@ -352,13 +356,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             if known is not None:
                 return known, False
             form.audio.file.seek(0)
-            made = fingerprint(
-                form.audio.file,
-                loaded.encoder,
-                REFERENCE_EVERY,
-                limits=service.limits,
-                name=name,
-            )
+            made = loaded.decoder.recording(form.audio.file, name)
             service.quotas.audio(asker, made.duration)
             fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
             private = form.private if form.private is not None else asker.key is not None
@@ -510,11 +508,12 @@ _QUERY_BODY = {
 
 
 async def _clip(
-    request: Request, encoder: Encoder, limits: Limits
+    request: Request, loaded: Loaded, limits: Limits
 ) -> tuple[str | None, Callable[[], Fingerprint]]:
     """The name of the clip that a request brings, if it has one, and what makes its fingerprint."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == FINGERPRINT_MEDIA_TYPE:
+        encoder = loaded.encoder
         body = await _fingerprint_body(request, limits, encoder)
         return None, lambda: load_fingerprint(body, "clip", encoder, limits)
     if media_type != "multipart/form-data":
@@ -528,7 +527,7 @@ async def _clip(
             [{"loc": ("body", "clip"), "msg": "a file is required", "type": "missing"}]
         )
     name = _file_name(clip)
-    return name, lambda: fingerprint_clip(clip.file, name, encoder, limits)
+    return name, lambda: loaded.decoder.clip(clip.file, name)
 
 
 def _refused(library: Library, recording_id: str | None, reason: str, asker: Asker) -> Exception:

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from fingerprint.errors import AudioError
 from index.errors import LibraryError, LibraryLocked
 from service.query import ClipError
+from service.workers import WorkerDied
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -100,7 +101,9 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(AudioError)
     async def audio(request: Request, error: AudioError) -> JSONResponse:
         clip_error = ClipError(type=error.type, detail=error.detail)
-        status = STATUS_OF_CLIP_ERROR[error.type]
+        # what looked like a sound until it ended the worker
+        died = isinstance(error, WorkerDied)
+        status = HTTPStatus.UNPROCESSABLE_ENTITY if died else STATUS_OF_CLIP_ERROR[error.type]
         return problem_response(status, error.detail, error=clip_error)
 
     @app.exception_handler(LibraryError)

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Largest request body that the server takes; larger is answered with 413.",
     )
+    isolate: bool = Field(
+        default=True,
+        description="Whether the server decodes what it is sent in processes of their own, with limits "
+        "on time and memory; without, a file that crashes a decoder ends the server.",
+    )
     scans: Path = Field(
         default=Path("earmark-scans"),
         description="Folder of the scans that the server is asked for.",

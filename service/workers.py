@@ -29,6 +29,10 @@ class WorkerError(EarmarkError):
     """Worker processes that cannot be started."""
 
 
+class WorkerDied(AudioError):
+    """What a worker died of, or would have without its limits."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What one piece of work may take: seconds by the clock, bytes of memory, open files."""
@@ -53,6 +57,9 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Wait for what is being worked on; what has not begun is not."""
         self._threads.shutdown(cancel_futures=True)
         for process in self._all:
@@ -72,7 +79,7 @@ class Workers:
             if time.monotonic() - began >= self._bounds.seconds:
                 limit = f"not done after {self._bounds.seconds:g} s"
                 raise AudioError("timeout", f"{limit}; it is damaged or made to be slow") from None
-            raise AudioError(
+            raise WorkerDied(
                 "undecodable", "decoding it ended the decoder; it is damaged or made to do harm"
             ) from None
 

@@ -15,6 +15,7 @@ class Server:
     def __init__(self, **settings: Any) -> None:
         if "library" in settings:
             settings.setdefault("scans", settings["library"].parent / "scans")
+        settings.setdefault("isolate", False)  # processes take seconds to start
         self._loaded = threading.Event()
         self._app = create_app(Settings(**settings), lambda result: self._loaded.set())
         self.client = TestClient(self._app, raise_server_exceptions=False)

@@ -1,0 +1,62 @@
+"""The server decodes what it is sent in processes of their own: what ends one costs its request alone."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from melodies import melody, write
+from server import Server
+
+import service.decoding
+
+FORM = {"rightsholder": "Me", "rights": "owned"}
+
+
+def _crash(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _swallow(*_: object) -> int:
+    return len(bytearray(1 << 40))
+
+
+def ask(client: TestClient, data: bytes) -> httpx.Response:
+    return client.post("/v1/query", files={"clip": ("clip.wav", data)})
+
+
+def test_clips_and_recordings_go_through_a_process_of_their_own(
+    library: Path, music: Path, tmp_path: Path
+) -> None:
+    clip = (music / "clip.wav").read_bytes()
+    song = write(tmp_path / "new.flac", melody(60, 8.0)).read_bytes()
+    with Server(library=library, isolate=True, jobs=1) as client:
+        answer = ask(client, clip)
+        assert answer.json()["matches"][0]["source"] == "song-1.flac"
+        added = client.post("/v1/recordings", files={"audio": ("new.flac", song)}, data=FORM)
+        assert added.status_code == 201, added.text
+        assert ask(client, song).json()["matches"][0]["recording"] == added.json()["id"]
+        refused = ask(client, b"a letter\n" * 100)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (415, "undecodable")
+
+
+@pytest.mark.parametrize(("harm", "status"), [(_crash, 422), (_swallow, 422)])
+def test_what_ends_a_decoder_costs_its_request_alone(
+    harm: object, status: int, library: Path, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = (music / "clip.wav").read_bytes()
+    with Server(library=library, isolate=True, jobs=2) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(service.decoding, "_clip", harm)
+            with ThreadPoolExecutor(3) as threads:
+                refused = [
+                    future.result()
+                    for future in [threads.submit(ask, client, clip) for _ in range(3)]
+                ]
+        for response in refused:
+            assert response.status_code == status, response.text
+            assert response.headers["content-type"] == "application/problem+json"
+        assert ask(client, clip).status_code == 200
