@@ -19,7 +19,8 @@ import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile as StarletteUploadFile
 from starlette.exceptions import HTTPException
@@ -34,6 +35,7 @@ from index.recording import Metadata, Recording
 from service.access import Asker, Guard, Ingester, Querier, Quotas
 from service.decoding import Decoder
 from service.metadata import describe
+from service.metrics import Metrics, Timed
 from service.problems import (
     ProblemError,
     describe_problems,
@@ -246,6 +248,7 @@ class BodyLimit:
 def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> FastAPI:
     """The application. `on_load` is told the library once it is there, or why it is not."""
     service = Service(settings, on_load)
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -263,7 +266,14 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     app.add_middleware(
         Guard, library=lambda: service.loaded().library, quotas=service.quotas
     )  # added last, it comes first
+    app.add_middleware(Timed, metrics=metrics)
     install_problems(app)
+
+    @app.get("/metrics", tags=["state"], response_class=PlainTextResponse, responses=described(503))
+    def show_metrics() -> PlainTextResponse:
+        """Latencies by route and stage, matches, errors by type, sizes: for Prometheus."""
+        text = metrics.text(service.loaded().library, service.scans)
+        return PlainTextResponse(text, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/healthz", tags=["state"])
     async def healthz() -> Health:
@@ -286,17 +296,20 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
 
         def work() -> tuple[Answer, Fingerprint]:
             started = time.perf_counter()
-            made = make()
+            with metrics.stage("decode"):
+                made = make()
             service.quotas.audio(asker, made.duration)
-            found = answer(
-                as_text(name or made.source),
-                made,
-                loaded.library,
-                max_e_value=max_e_value or settings.max_e_value,
-                hypotheses=settings.hypotheses,
-                owner=asker.seen_by,
-                spent=time.perf_counter() - started,
-            )
+            with metrics.stage("search"):
+                found = answer(
+                    as_text(name or made.source),
+                    made,
+                    loaded.library,
+                    max_e_value=max_e_value or settings.max_e_value,
+                    hypotheses=settings.hypotheses,
+                    owner=asker.seen_by,
+                    spent=time.perf_counter() - started,
+                )
+            metrics.answered(found)
             return found, made
 
         return await service.in_turn(work)
@@ -356,7 +369,8 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             if known is not None:
                 return known, False
             form.audio.file.seek(0)
-            made = loaded.decoder.recording(form.audio.file, name)
+            with metrics.stage("decode"):
+                made = loaded.decoder.recording(form.audio.file, name)
             service.quotas.audio(asker, made.duration)
             fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
             private = form.private if form.private is not None else asker.key is not None

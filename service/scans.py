@@ -197,6 +197,12 @@ class Scans:
         with self._begin() as connection:
             return [self._entry(row) for row in connection.execute(query)]
 
+    def unfinished(self) -> int:
+        """Scans that wait or are running."""
+        query = sql.select(sql.func.count()).where(_jobs.c.state.in_(UNFINISHED))
+        with self._begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def cancel(self, id: str, asker: Asker) -> None:
         """End a scan, or forget one that has ended, with its report. Raises a 404."""
         row = self._row(id, asker)

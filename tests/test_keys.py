@@ -89,6 +89,7 @@ NEEDS = {
     ("GET", "/library"): None,
     ("POST", "/parts/answer"): "query",
     ("GET", "/parts/library"): "query",
+    ("GET", "/metrics"): None,
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
 }
