@@ -501,7 +501,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         service.loaded()
         return FileResponse(service.scans.report(scan_id, file, asker))
 
-    install_pages(app, lambda: service.loaded().library, ask, service.in_turn)
+    install_pages(app, lambda: service.loaded().library, service.scans, ask, service.in_turn)
     describe_problems(app)
     return app
 

@@ -87,8 +87,8 @@ def scan(
 
     DIR gets report.html, summary.json, files and segments (.csv and .parquet) and errors.csv. A scan
     that was stopped or killed goes on with --resume, which loses no file and counts none twice; Ctrl-C
-    finishes the files in hand. A file that cannot be read is a line in errors.csv and does not change
-    the exit status.
+    finishes the files in hand. A file that cannot be read is a line in errors.csv, and the exit status
+    is 1 in the end.
 
     \b
     JSON: the line of summary.json.
@@ -161,6 +161,7 @@ def scan(
         complain(f"stopped: what was finished is noted; go on with --resume --report {folder}")
         sys.exit(128 + signals[0])
     _tell(summary, report, as_json)
+    finish(summary["failed_files"])
 
 
 def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:

@@ -224,10 +224,10 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
         ),
         "labels": {label: counts[f"label {label}"] for label in ("agrees", "differs", UNLABELLED)},
         "errors": dict(counts.errors.most_common()),
+        "dataset": Path(journal.said("dataset") or "").name,
         **{
             name: journal.said(name)
             for name in (
-                "dataset",
                 "encoder",
                 "snapshot",
                 "probe",

@@ -2,7 +2,7 @@
 
     <scans>/jobs.sqlite                    what was asked for and what became of it
     <scans>/queue.sqlite                   the queue (Huey's)
-    <scans>/<id>/dataset…, report/         the upload, until it has been scanned, and the report
+    <scans>/<id>/                          the upload, until it has been scanned, and report/
 
 A job runs `earmark scan --resume` as whose key it is. A server that is stopped or killed takes up what was
 not finished when it is started again; the scan's own journal sees to it that nothing is done twice.
@@ -29,6 +29,7 @@ from huey.consumer import Consumer
 from pydantic import BaseModel, Field
 
 from service.access import Asker
+from service.command import SOME_FAILED
 from service.dataset import CONTAINERS
 from service.ingest import AUDIO_EXTENSIONS
 from service.journal import FILE as JOURNAL
@@ -48,6 +49,8 @@ REPORT_FILES = frozenset(
 )
 UNFINISHED = ("queued", "running")
 _START = "from service.cli import main; main(prog_name='earmark')"
+# A dataset's name that its file can have as it is, beside a folder of the name "report".
+_PLAIN = re.compile(r"[\w(][\w .,()+-]{0,150}\.\w+")
 _LONGEST_ERROR = 1000  # characters
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -167,7 +170,9 @@ class Scans:
         id = secrets.token_hex(8)
         folder = self._folder / id
         folder.mkdir()
-        with (folder / f"dataset{suffix}").open("wb") as file:
+        plain = _PLAIN.fullmatch(name) is not None
+        path = folder / (name if plain else f"dataset{suffix}")
+        with path.open("wb") as file:
             shutil.copyfileobj(upload, file, 1 << 20)
         with self._begin() as connection:
             connection.execute(
@@ -176,7 +181,7 @@ class Scans:
                     owner=asker.owner or "",
                     seen_by=asker.seen_by,
                     name=name,
-                    file=f"dataset{suffix}",
+                    file=path.name,
                     options=options,
                     state="queued",
                     created_at=_now(),
@@ -286,7 +291,7 @@ class Scans:
         finally:
             with self._lock:
                 del self._running[id]
-        if process.returncode == 0:
+        if process.returncode in (0, SOME_FAILED):
             self._ended(id, "done")
             (folder / row.file).unlink(missing_ok=True)
         elif not self._stopping.is_set() and process.returncode != 128 + signal.SIGTERM:

@@ -1,9 +1,11 @@
-"""The pages for people: `/` asks about a clip, `/library` looks after the recordings.
+"""The pages for people: `/` asks about a clip, `/library` looks after the recordings, `/scans` scans.
 
 A page is a shell that anyone may load; what is in it comes from /parts, as HTML, to whoever may ask the
 same of /v1. Words, times and chances are put by the same code as on the command line.
 """
 
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,32 +22,42 @@ from service.access import Asker, Querier
 from service.evidence import picture
 from service.pages import templates
 from service.query import Answer, Match
+from service.scans import Scans
 from service.wording import chance, change, span
 
 STATIC = Path(__file__).parent / "static"
-PAGES = {"/": "query.html", "/library": "library.html"}
+PAGES = {"/": "query.html", "/library": "library.html", "/scans": "scans.html"}
 PAGE = 50  # recordings
 _PICTURES = 5  # matches of an answer that come with a picture
 
+# The style that a report has in it, which a page that opens a report has to allow by its hash.
+_STYLE = hashlib.sha256(templates().get_template("page.css").render().encode()).digest()
+_STYLES = f"style-src 'self' 'sha256-{base64.b64encode(_STYLE).decode()}'"
 # Pages run their own scripts and styles, load nothing from elsewhere and are framed by nobody.
 _HEADERS = {
-    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
-    b"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    b"content-security-policy": (
+        f"default-src 'self'; {_STYLES}; img-src 'self' data:; media-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ).encode(),
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
 }
 
 # A scan's report is one page with its style in it, and nothing that runs.
 _REPORT = {
-    b"content-security-policy": b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+    b"content-security-policy": (
+        f"default-src 'none'; {_STYLES}; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+    ).encode(),
 }
 
 Ask = Callable[[Request, Asker], Awaitable[tuple[Answer, Fingerprint]]]
 InTurn = Callable[[Callable[[], str]], Awaitable[str]]
 
 
-def install_pages(app: FastAPI, library: Callable[[], Library], ask: Ask, in_turn: InTurn) -> None:
+def install_pages(
+    app: FastAPI, library: Callable[[], Library], scans: Scans, ask: Ask, in_turn: InTurn
+) -> None:
     """Add the pages to an application; `ask` answers a clip that a request brings."""
     pages = templates()
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -89,6 +101,11 @@ def install_pages(app: FastAPI, library: Callable[[], Library], ask: Ask, in_tur
         return pages.get_template("rows.html").render(
             recordings=found, next_cursor=more, q=q, asker=asker
         )
+
+    @app.get("/parts/scans", response_class=HTMLResponse, include_in_schema=False)
+    def part_scans(asker: Querier) -> str:
+        """What `GET /v1/scans` lists, for people."""
+        return pages.get_template("jobs.html").render(scans=scans.all(asker))
 
 
 def _in_words(match: Match) -> dict[str, Any]:

@@ -87,6 +87,8 @@ NEEDS = {
     ("GET", "/v1/scans/{scan_id}/report/{file}"): "query",
     ("GET", "/"): None,
     ("GET", "/library"): None,
+    ("GET", "/scans"): None,
+    ("GET", "/parts/scans"): "query",
     ("POST", "/parts/answer"): "query",
     ("GET", "/parts/library"): "query",
     ("GET", "/metrics"): None,

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ PATIENCE = 60_000  # ms; nothing waits that long unless something is wrong
 
 
 @pytest.fixture
-def address(earmark: Earmark) -> Iterator[str]:
+def address(earmark: Earmark, tmp_path: Path) -> Iterator[str]:
     """Where a server of this test's own library is."""
     process = subprocess.Popen(
         earmark.command("serve", "--port", "0"),
         cwd=earmark.folder,
-        env=earmark.environment,
+        env=earmark.environment | {"EARMARK_SCANS": str(tmp_path / "scans")},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -89,12 +90,14 @@ def require_accessible(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/library"])
+@pytest.mark.parametrize("path", ["/", "/library", "/scans"])
 def test_pages_are_accessible(path: str, scheme: Any, page: Page) -> None:
     page.emulate_media(color_scheme=scheme)
     page.goto(path)
     if path == "/library":
         expect(page.locator("tbody tr")).to_have_count(SONGS)
+    if path == "/scans":
+        expect(page.locator("#rows")).to_contain_text("No scans yet")
     require_accessible(page)
 
 
@@ -161,6 +164,31 @@ def test_a_recording_is_added_found_searched_for_and_removed(page: Page, tmp_pat
     page.get_by_role("button", name="Remove A <b>new</b> song").click()
     expect(page.locator("#said")).to_contain_text("is removed")
     expect(page.locator("#rows")).to_contain_text("No recording fits that")
+
+
+def test_a_scan_is_asked_for_watched_and_its_report_opened(
+    page: Page, music: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "dump.zip", "w") as archive:
+        for name in ("clip.wav", "unknown.wav", "text.mp3"):
+            archive.write(music / name, name)
+    page.goto("/scans")
+    page.get_by_label("Dataset").set_input_files(tmp_path / "dump.zip")
+    page.get_by_role("button", name="Scan it").click()
+    expect(page.locator("#said")).to_contain_text("dump.zip is in the queue")
+    with page.context.expect_page(timeout=PATIENCE) as opened:
+        page.get_by_role("button", name="Open the report of dump.zip").click()
+    report = opened.value
+    expect(report.get_by_role("heading", level=1)).to_contain_text("What was found")
+    expect(report.get_by_role("heading", name="dump.zip: clip.wav")).to_be_visible()
+    expect(report.get_by_role("cell", name="song-1.flac").first).to_be_visible()
+    expect(report.locator(".line rect.match")).to_have_count(1)
+    height = "parseFloat(getComputedStyle(document.querySelector('.line')).height)"
+    assert report.evaluate(height) == pytest.approx(14.4, abs=0.1)  # its style is let in
+    require_accessible(report)
+    require_accessible(page)
+    page.get_by_role("button", name="Delete dump.zip").click()
+    expect(page.locator("#rows")).to_contain_text("No scans yet")
 
 
 def test_a_key_is_asked_for_where_one_is_needed(page: Page, earmark: Earmark) -> None:

@@ -259,7 +259,7 @@ def test_what_is_broken_is_a_line_and_the_scan_goes_on(
     )
     (dataset / "gone.flac").symlink_to(dataset / "nowhere.flac")
     os.mkfifo(dataset / "pipe.wav")
-    earmark("scan", dataset, "--report", tmp_path / "report")
+    earmark("scan", dataset, "--report", tmp_path / "report", status=1)
     summary, files, _ = report(tmp_path / "report")
     status = statuses(files)
     errors = {row["member"] or row["file"]: row for row in rows(tmp_path / "report" / "errors.csv")}
@@ -285,7 +285,7 @@ def test_a_manifest_leads_nowhere_outside_its_folder(
     paths = ["in.flac", "../secret.flac", str(tmp_path / "secret.flac"), "gone.flac", "a\0b"]
     lines = "".join(json.dumps({"path": path}) + "\n" for path in paths)
     manifest = put(tmp_path / "set", {"list.jsonl": (lines + "{}\n").encode()}) / "list.jsonl"
-    earmark("scan", manifest, "--report", tmp_path / "report")
+    earmark("scan", manifest, "--report", tmp_path / "report", status=1)
     _, files, _ = report(tmp_path / "report")
     assert [row["status"] for row in files] == ["match"] + 5 * ["failed"]
 
@@ -343,8 +343,8 @@ def test_a_scan_that_is_killed_and_resumed_reports_what_an_undisturbed_one_does(
         )
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         assert not (tmp_path / "killed" / "report.html").exists()
-    earmark(*command)
-    earmark("scan", dataset, "--report", tmp_path / "whole")
+    earmark(*command, status=1)  # a file of it cannot be read
+    earmark("scan", dataset, "--report", tmp_path / "whole", status=1)
     for name in ("files", "segments", "errors"):
         killed, whole = (tmp_path / folder / f"{name}.csv" for folder in ("killed", "whole"))
         assert killed.read_text() == whole.read_text()
