@@ -291,7 +291,8 @@ class Scans:
         finally:
             with self._lock:
                 del self._running[id]
-        if process.returncode in (0, SOME_FAILED):
+        reported = (folder / "report" / "summary.json").is_file()
+        if process.returncode in (0, SOME_FAILED) and reported:
             self._ended(id, "done")
             (folder / row.file).unlink(missing_ok=True)
         elif not self._stopping.is_set() and process.returncode != 128 + signal.SIGTERM:
