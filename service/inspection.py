@@ -99,7 +99,7 @@ def scan(
 
     from fingerprint.hypotheses import LADDER
     from service.dataset import size_of
-    from service.journal import Journal, JournalError
+    from service.journal import LOCK, Journal, JournalError
     from service.listen import EVIDENCE, Task
     from service.report import write_report
     from service.scan import scan as scan_dataset
@@ -137,7 +137,7 @@ def scan(
     stop, heard_files, found_files = Event(), 0, 0
     try:
         with (
-            FileLock(report / "scan.lock", blocking=False),
+            FileLock(report / LOCK, blocking=False),
             stopping(stop) as signals,
             progress(total, "B") as bar,
         ):

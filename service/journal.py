@@ -15,6 +15,7 @@ from fingerprint.errors import EarmarkError
 from service.dataset import Member
 
 FILE = "scan.sqlite"
+LOCK = "scan.lock"  # held by the process that scans
 _FORMAT = "1"
 
 _metadata = sql.MetaData()

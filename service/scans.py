@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import sqlalchemy as sql
+from filelock import FileLock, Timeout
 from huey import SqliteHuey
 from huey.consumer import Consumer
 from pydantic import BaseModel, Field
@@ -33,6 +34,7 @@ from service.command import SOME_FAILED
 from service.dataset import CONTAINERS
 from service.ingest import AUDIO_EXTENSIONS
 from service.journal import FILE as JOURNAL
+from service.journal import LOCK
 from service.problems import ProblemError
 from service.settings import Settings
 
@@ -260,6 +262,8 @@ class Scans:
                 return
             connection.execute(sql.update(_jobs).where(_jobs.c.id == id).values(state="running"))
         folder = self._folder / id
+        if not self._is_free(folder / "report" / LOCK):
+            return
         command = [
             *(sys.executable, "-c", _START, "--library", str(self._settings.library)),
             *("scan", str(folder / row.file), "--report", str(folder / "report"), "--resume"),
@@ -299,6 +303,13 @@ class Scans:
             lines = said.decode(errors="replace").strip().splitlines()
             reason = lines[-1] if lines else f"exit status {process.returncode}"
             self._ended(id, "failed", reason.replace(str(folder), "")[-_LONGEST_ERROR:])
+
+    def _is_free(self, lock: Path) -> bool:
+        """Wait for a scan that a killed server left at work; False if this server is stopped first."""
+        while lock.exists() and not self._stopping.is_set():
+            with suppress(Timeout), FileLock(lock, timeout=1):
+                break
+        return not self._stopping.is_set()
 
     def _ended(self, id: str, state: State, error: str | None = None) -> None:
         query = sql.update(_jobs).where(_jobs.c.id == id, _jobs.c.state.in_(UNFINISHED))

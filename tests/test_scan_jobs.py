@@ -1,6 +1,7 @@
 """Scans over HTTP: asked for, watched, fetched, cancelled; and finished whatever becomes of the server."""
 
 import io
+import shutil
 import tarfile
 import time
 from collections.abc import Iterator
@@ -9,13 +10,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from command import Earmark
 from fastapi.testclient import TestClient
+from filelock import FileLock
 from melodies import RATE, melody, write
 from server import Server
 
 from fingerprint.encoder import Encoder
 from index.library import Library
 from service.access import Asker
+from service.journal import LOCK
 from service.scans import Scans
 from service.settings import Settings
 
@@ -122,6 +126,25 @@ def test_scans_are_finished_by_the_next_server(library: Path, dataset: bytes) ->
             entry = ended(client, id)
             assert entry["state"] == "done", entry
             assert entry["summary"]["files"] == 3
+
+
+def test_a_scan_that_a_killed_server_left_at_work_is_waited_for(
+    library: Path, dataset: bytes, earmark: Earmark
+) -> None:
+    settings = Settings(library=library, scans=library.parent / "scans")
+    before = Scans(settings)
+    before.start()
+    id = before.add(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id
+    before.stop()
+    folder = library.parent / "scans" / id
+    shutil.rmtree(folder / "report", ignore_errors=True)
+    earmark("scan", folder / "dump.tar", "--report", folder / "report", status=1)
+    with FileLock(folder / "report" / LOCK):
+        with Server(library=library) as client:
+            state = client.get(f"/v1/scans/{id}").json()["state"]
+        assert state in ("queued", "running")
+    with Server(library=library) as client:
+        assert ended(client, id)["state"] == "done"
 
 
 def test_owners_see_their_scans_alone_and_compare_with_what_they_see(
