@@ -127,7 +127,7 @@ def _listen(file: BinaryIO, name: str, ears: _Ears) -> Heard:
         duration=round(made.duration, 3),
         matches=segments,
         decoy=drawn,
-        decoy_e_value=_decoy(made, ears) if drawn else None,
+        decoy_e_value=_decoy(made, {match.recording for match in matches}, ears) if drawn else None,
     )
 
 
@@ -192,9 +192,12 @@ def _with_evidence(
     ]
 
 
-def _decoy(made: Fingerprint, ears: _Ears) -> float | None:
-    """E-value of the strongest match of a sound played backwards, which no recording is; None if none."""
+def _decoy(made: Fingerprint, known: set[str], ears: _Ears) -> float | None:
+    """E-value of the strongest match of a sound played backwards, which no recording is; None if none.
+
+    Recordings that are known to be in it do not count: loops and held notes are their own mirror images.
+    """
     levels = made.levels[::-1].copy() if made.levels is not None else None
     backwards = replace(made, embeddings=made.embeddings[::-1].copy(), levels=levels)
-    found = _search(backwards, ears)
+    found = [match for match in _search(backwards, ears) if match.recording not in known]
     return found[0].e_value if found else None
