@@ -169,6 +169,15 @@ class Library:
             )
         return found, None if more is None else str(more)
 
+    def every_recording(self, **only: Any) -> Iterator[Recording]:
+        """All recordings in order of ingest, read page by page; `only` are options of `recordings`."""
+        cursor: str | None = None
+        while True:
+            page, cursor = self.recordings(cursor=cursor, limit=1000, **only)
+            yield from page
+            if cursor is None:
+                return
+
     def recording(self, id: str, owner: str | None = None) -> Recording:
         """One recording. Raises KeyError if there is none of that id, or none that `owner` sees."""
         with self.reading() as connection:

@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import LibraryError
 from index.key import Key
@@ -24,6 +24,7 @@ from index.library import Library
 from service.problems import ProblemError, problem_response
 from service.settings import Settings
 
+_BYTES = "bytes a day"
 GUARDED = ("/v1/", "/parts/")
 
 
@@ -94,7 +95,12 @@ class Quotas:
     def request(self, asker: Asker, size: int) -> None:
         """Count a request with a body of that many bytes. Raises a 429."""
         self._count(asker, self._requests, 1, "requests a minute")
-        self._count(asker, self._bytes, size, "bytes a day")
+        self._count(asker, self._bytes, size, _BYTES)
+
+    def body(self, asker: Asker, size: int) -> None:
+        """Count bytes of a body that did not say how long it would be: what comes after it is refused."""
+        if asker.key is not None and self._bytes is not None and size:
+            self._limiter.hit(self._bytes, _BYTES, asker.key.id, cost=size)
 
     def audio(self, asker: Asker, seconds: float) -> None:
         """Count seconds of audio that were decoded: what comes after them is refused."""
@@ -156,7 +162,18 @@ class Guard:
             await problem_response(503, str(error))(scope, receive, send)
             return
         scope.setdefault("state", {})["asker"] = asker
-        await self.app(scope, receive, send)
+        undeclared = 0
+
+        async def counted() -> Message:
+            nonlocal undeclared
+            message = await receive()
+            undeclared += len(message.get("body", b"")) if b"content-length" not in headers else 0
+            return message
+
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self._quotas.body(asker, undeclared)
 
     def _recognise(self, authorization: str) -> Asker:
         library = self._library()

@@ -21,7 +21,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -45,7 +45,8 @@ CONTAINERS = (*ARCHIVES, ".parquet")
 
 # What is held of a member that can only be read in passing; larger ones are told of as too large.
 MOST_IN_MEMORY = 256 * 2**20
-# Beyond this, a zip file's member is no music: the best compressed silence is at about 1000.
+# Times its size that a zip file's member may unpack to, beyond what is held in memory anyway: sound that is
+# compressed already hardly shrinks, and PCM to a half; only silence and bombs do so.
 _MOST_RATIO = 200
 _MOST_SIDECAR = 2**20  # bytes of JSON beside a sound
 _MOST_LINE = 2**20  # characters of a manifest's line
@@ -325,7 +326,7 @@ def _of_tar(path: Path, name: str) -> Iterator[Member]:
 
 def _labelled(waiting: Iterable[Member], labels: Labels) -> Iterator[Member]:
     for member in waiting:
-        yield Member(**(vars(member) | {"labels": labels}))
+        yield replace(member, labels=labels)
 
 
 def _stem(name: str) -> str:
@@ -342,7 +343,7 @@ def _tar_members(path: Path, name: str, labels: dict[str, Labels]) -> Iterator[M
         tarfile.open(fileobj=stream, mode="r:" if sliceable else "r|") as archive,
     ):
         for number, info in enumerate(archive):
-            before, seen = seen, (info.offset_data if sliceable else _position(path, stream))
+            before, seen = seen, (info.offset_data if sliceable else stream.position())
             weight = info.size if sliceable else max(0, seen - before)
             if number % _DRAINED == 0:
                 cast(Any, archive).members = []  # tarfile keeps all it has seen
@@ -407,10 +408,6 @@ class _Positioned:
     def __init__(self, stream: Any, file: BinaryIO) -> None:
         self.read = stream.read
         self.position = file.tell
-
-
-def _position(path: Path, stream: _Positioned) -> int:
-    return stream.position()
 
 
 class _SliceOf(io.RawIOBase):

@@ -52,7 +52,7 @@ report_option = click.option(
     default=0,
     show_default=True,
     help="Hypotheses of altered tempo and pitch to try on every file that is not recognised;"
-    " 124 try all, and take some twenty times as long.",
+    " 124 try all, and take many times as long.",
 )
 @click.option(
     "--owner", metavar="NAME", help="Compare only with what this owner of keys sees; default: all."

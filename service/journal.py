@@ -183,11 +183,6 @@ class Journal:
             spent = float(self._said(connection, "elapsed") or 0) + elapsed
             _say(connection, "elapsed", repr(spent))
 
-    def finish(self) -> None:
-        """Say that every member of the dataset is done."""
-        with self._engine.begin() as connection:
-            _say(connection, "finished", "yes")
-
     def said(self, name: str) -> str | None:
         """What was noted of the scan itself."""
         with self._engine.connect() as connection:

@@ -19,7 +19,6 @@ import duckdb
 import pyarrow as pa
 
 from index.library import Library
-from index.recording import Recording
 from service.dataset import DatasetError
 from service.journal import JournalError
 from service.labels import MILLISECONDS, columns, plain
@@ -82,7 +81,7 @@ def reconcile(library: Library, metadata: Path, folder: Path) -> dict[str, Any]:
 
 def _load_catalogue(database: duckdb.DuckDBPyConnection, library: Library) -> None:
     names = ("id", "title", "artist", "isrc", "duration", "rightsholder")
-    recordings = list(_recordings(library))
+    recordings = list(library.every_recording())
     table = pa.table(
         {
             name: pa.array(
@@ -100,15 +99,6 @@ def _load_catalogue(database: duckdb.DuckDBPyConnection, library: Library) -> No
         FROM catalogue
         """
     )
-
-
-def _recordings(library: Library) -> Iterator[Recording]:
-    cursor: str | None = None
-    while True:
-        page, cursor = library.recordings(cursor=cursor, limit=1000)
-        yield from page
-        if cursor is None:
-            return
 
 
 def _load(database: duckdb.DuckDBPyConnection, metadata: Path) -> int:

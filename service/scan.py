@@ -58,7 +58,6 @@ def scan(
                     break
             else:
                 work.wait_for_all()
-                journal.finish()
                 return True
             work.wait_for_all()
         finally:

@@ -1,10 +1,10 @@
 """The commands that look after a library: list, change, remove, verify, compact, copy."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,7 +29,6 @@ from service.command import (
 
 if TYPE_CHECKING:
     from index.library import Library
-    from index.recording import Recording
 
 
 @main.command(
@@ -110,7 +109,7 @@ def list_recordings(
             raise click.UsageError("--duplicates goes with neither --expired nor --rightsholder")
         _list_duplicates(library, as_json)
         return
-    recordings = _recordings(library, rightsholder=rightsholder, expired=expired)
+    recordings = library.every_recording(rightsholder=rightsholder, expired=expired)
     if as_json:
         for recording in recordings:
             click.echo(RecordingEntry.model_validate(recording).model_dump_json())
@@ -140,15 +139,6 @@ def _list_duplicates(library: "Library", as_json: bool) -> None:
         click.echo(table(("ID", "RECORDING", "SAME AS", "RECORDING"), rows))
     elif not rows:
         complain("no two recordings sound the same")
-
-
-def _recordings(library: "Library", **only: Any) -> "Iterator[Recording]":
-    cursor: str | None = None
-    while True:
-        page, cursor = library.recordings(cursor=cursor, limit=1000, **only)
-        yield from page
-        if cursor is None:
-            return
 
 
 @main.command(short_help="Show all that is recorded of one recording.", epilog=EXIT_STATUSES)

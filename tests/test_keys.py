@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -235,9 +235,6 @@ def test_a_key_that_cannot_be_is_refused(
     assert "no key" in earmark("keys", "revoke", "000000000000", status=1).stderr
 
 
-Limit = Callable[..., Iterator[Keyed]]
-
-
 @pytest.mark.parametrize(
     ("setting", "value", "answers"),
     [("requests_per_minute", 3, 3), ("audio_per_day", 12, 3), ("bytes_per_day", 600_000, 3)],
@@ -263,6 +260,24 @@ def test_a_key_has_only_so_much(
         assert refused.status_code == 429
         assert 0 < int(refused.headers["retry-after"]) <= 86400
         assert keyed.ask("POST", "/v1/query", "b", files={"clip": clip}).status_code == 200
+
+
+def test_bodies_that_do_not_say_how_long_they_are_count_too(library: Path, music: Path) -> None:
+    opened = Library.open(library, Encoder.load())
+    with opened.writer() as writer:
+        _, key = writer.add_key("ada", "query", None)
+    opened.close()
+
+    def body() -> Iterator[bytes]:
+        yield bytes(200_000)
+
+    kind = {"Content-Type": "application/vnd.earmark.fingerprint"}
+    with Server(library=library, bytes_per_day=100_000) as client:
+        keyed = Keyed(client, {"ada": key})
+        first = keyed.ask("POST", "/v1/query", "ada", content=body(), headers=dict(kind))
+        assert first.status_code == 415  # no fingerprint
+        again = keyed.ask("POST", "/v1/query", "ada", content=b"x", headers=dict(kind))
+        assert again.status_code == 429
 
 
 def test_a_library_of_the_format_before_is_brought_up_to_date(
