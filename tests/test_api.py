@@ -418,6 +418,12 @@ def test_the_description_is_the_contract(client: TestClient, conforms: Conforms)
         ("get", "/v1/recordings"),
         ("get", "/v1/recordings/{recording_id}"),
         ("delete", "/v1/recordings/{recording_id}"),
+        ("post", "/v1/scans"),
+        ("get", "/v1/scans"),
+        ("get", "/v1/scans/{scan_id}"),
+        ("delete", "/v1/scans/{scan_id}"),
+        ("get", "/v1/scans/{scan_id}/report/{file}"),
+        ("get", "/metrics"),
         ("get", "/healthz"),
         ("get", "/readyz"),
     }
