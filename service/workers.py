@@ -2,14 +2,17 @@
 
 A file can hang a decoder, make it swallow all memory, or crash it. Each worker is a process of its own with
 limits that the system enforces, so that such a file costs itself and nothing else: the worker dies, its
-file's error says so, and another takes its place.
+file's error says so, and another takes its place. Where the system lets it (Linux), it has no network.
 """
 
+import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,12 +20,15 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from fingerprint.errors import AudioError, EarmarkError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # CLONE_NEWUSER, CLONE_NEWNET of <linux/sched.h>
 
 
 class WorkerError(EarmarkError):
@@ -51,7 +57,7 @@ class Workers:
         self._setup = (setup, given)
         self._threads = ThreadPoolExecutor(count, "worker")
         self._mine = threading.local()
-        self._all: list[ProcessPoolExecutor] = []
+        self._all: set[ProcessPoolExecutor] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -70,12 +76,17 @@ class Workers:
         return self._threads.submit(self._have_done, partial(work, *args, **kwargs))
 
     def _have_done(self, work: Callable[[], R]) -> R:
-        process = self._process()
+        bounded = partial(_bounded, self._bounds.seconds, work)
+        try:
+            future = self._process().submit(bounded)
+        except BrokenProcessPool:  # it was ended while it had nothing to do
+            self._forget_process()
+            future = self._process().submit(bounded)
         began = time.monotonic()
         try:
-            return process.submit(_bounded, self._bounds.seconds, work).result()
+            return future.result()
         except BrokenProcessPool:
-            self._mine.process = None
+            self._forget_process()
             if time.monotonic() - began >= self._bounds.seconds:
                 limit = f"not done after {self._bounds.seconds:g} s"
                 raise AudioError("timeout", f"{limit}; it is damaged or made to be slow") from None
@@ -85,29 +96,53 @@ class Workers:
 
     def _process(self) -> ProcessPoolExecutor:
         """This thread's process. Raises WorkerError if none can be had."""
-        if getattr(self._mine, "process", None) is None:
-            process = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _begin, (self._bounds, *self._setup)
-            )
-            self._all.append(process)
-            try:
-                process.submit(_ready).result()  # or every file would be blamed for it
-            except BrokenProcessPool:
-                raise WorkerError(
-                    "a worker process ended before it began; its message is above"
-                ) from None
-            self._mine.process = process
-        return self._mine.process
+        process: ProcessPoolExecutor | None = getattr(self._mine, "process", None)
+        if process is None:
+            spawn = multiprocessing.get_context("spawn")
+            process = self._mine.process = ProcessPoolExecutor(1, spawn, _begin)
+            self._all.add(process)
+            try:  # or every file would be blamed for it
+                process.submit(_set_up, self._bounds, *self._setup).result()
+            except Exception as error:
+                self._forget_process()
+                raise WorkerError(f"a worker process cannot begin: {error}") from error
+        return process
+
+    def _forget_process(self) -> None:
+        """Let go of this thread's process: the next work gets another."""
+        self._all.discard(self._mine.process)
+        self._mine.process.shutdown()
+        self._mine.process = None
 
 
-def _begin(bounds: Bounds, setup: Callable[..., None], given: tuple[Any, ...]) -> None:
-    """What a worker does first. Interrupts are for the process that waits for it."""
+def _begin() -> None:
+    """What a worker does before anything of ours is imported, and threads with it.
+
+    Interrupts are for the process that waits for it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_network()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _set_up(bounds: Bounds, setup: Callable[..., None], given: tuple[Any, ...]) -> None:
+    """What a worker does next: what it is for, then its limits."""
     setup(*given)
     _limit(resource.RLIMIT_DATA, bounds.memory)
     _limit(resource.RLIMIT_NOFILE, bounds.files)
     _limit(resource.RLIMIT_CORE, 0)
+
+
+def _leave_network() -> None:
+    """Go where there is no network, not even this machine's own, if the system allows it."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    user = os.getuid()
+    # where it takes an administrator, one may still do so as the only user of a world of one's own
+    if libc.unshare(_NEW_NETWORK) and not libc.unshare(_NEW_USER | _NEW_NETWORK):
+        with contextlib.suppress(OSError):  # its name in there
+            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
 
 
 def _end_with_parent() -> None:
@@ -116,10 +151,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
-
-
-def _ready() -> None:
-    """Done once a worker has been set up."""
 
 
 def _limit(what: int, most: int) -> None:
