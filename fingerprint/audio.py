@@ -420,13 +420,29 @@ def _second_opinion(file: BinaryIO) -> "SoundFile | None":
     import soundfile
 
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(_Quiet(file))
     except (RuntimeError, TypeError, ValueError):
         return None
     if RATES[0] <= sound.samplerate <= RATES[1]:
         return sound
     sound.close()
     return None
+
+
+class _Quiet:
+    """A file for libsndfile: seeking to where no file has a place leaves it where it is.
+
+    An exception in there would be printed, once for each such file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.readinto, self.read, self.tell = file.readinto, file.read, file.tell  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with contextlib.suppress(ValueError, OSError):
+            return self._file.seek(offset, whence)
+        return self._file.tell()
 
 
 def _sound_track(container: "InputContainer", name: str) -> "AvAudioStream":

@@ -402,6 +402,14 @@ def test_what_is_no_sound_file(tmp_path: Path) -> None:
         assert str(path) in error.detail
 
 
+def test_a_file_that_leads_libsndfile_before_its_start_is_refused_quietly(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    cut_off = b"FORM\0\0d>AIFFNAME\0\0\0\x08A title\0COMM\0\0\0\x12\0\1"
+    assert refusal(io.BytesIO(cut_off)).type == "undecodable"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_devices_are_not_waited_for() -> None:
     assert refusal(os.devnull).type == "undecodable"
 
