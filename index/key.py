@@ -1,6 +1,7 @@
 """A key to a library over HTTP: whose it is and what it may do. `index.keys` keeps them."""
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 
 # What a key may do; each includes the ones before.
 SCOPES = ("query", "ingest", "admin")
@@ -25,6 +26,21 @@ class Key:
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
     @property
+    def state(self) -> str:
+        """`good`, `expired` or `revoked`, now."""
+        if self.revoked_at is not None:
+            return "revoked"
+        ends = self.expires_at and datetime.fromisoformat(self.expires_at)
+        return "expired" if ends and ends <= datetime.now(UTC) else "good"
+
+    @property
     def seen_by(self) -> str | None:
         """The owner as whom it looks at a library; None sees all."""
         return None if self.may("admin") else self.owner
+
+
+def end_of(last: date) -> str:
+    """When a key ends whose last day (UTC) this is: ISO 8601. OverflowError for the calendar's last."""
+    following = last + timedelta(days=1)
+    midnight = datetime(following.year, following.month, following.day, tzinfo=UTC)
+    return midnight.isoformat(timespec="seconds")

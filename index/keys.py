@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from datetime import UTC, datetime
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
@@ -82,11 +81,10 @@ def recognise(connection: Connection, text: str) -> Key | None:
     row = _row(connection, found[1]) if found else None
     # compared in any case, so that the time taken says nothing
     right = hmac.compare_digest(_hash(found[2] if found else ""), row.sha256 if row else "")
-    if row is None or not right or row.revoked_at is not None:
+    if row is None or not right:
         return None
-    if row.expires_at is not None and datetime.fromisoformat(row.expires_at) <= datetime.now(UTC):
-        return None
-    return _key(row)
+    key = _key(row)
+    return key if key.state == "good" else None
 
 
 def _row(connection: Connection, id: str) -> sql.Row | None:

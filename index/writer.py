@@ -22,12 +22,7 @@ from index.segment import Codes
 if TYPE_CHECKING:
     from index.library import Library
 
-CHANGEABLE = frozenset(field.name for field in fields(Metadata)) - {
-    "id",
-    "source",
-    "owner",
-    "private",
-}
+CHANGEABLE = frozenset(field.name for field in fields(Metadata)) - {"id", "source", "owner"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Writer:
         self._by = by
         self._added: dict[str, _New] = {}
         self._removed: set[str] = set()
-        self._changed: dict[str, dict[str, str | None]] = {}
+        self._changed: dict[str, dict[str, Any]] = {}
         self._events: list[Event] = []
 
     @classmethod
@@ -103,7 +98,7 @@ class Writer:
         self._events.append(Event("ingest", recording.id, _said(recording, sound)))
         return recording, True
 
-    def change(self, id: str, values: Mapping[str, str | None]) -> tuple[Recording, bool]:
+    def change(self, id: str, values: Mapping[str, str | bool | None]) -> tuple[Recording, bool]:
         """Say other things of a recording, at the latest when the writer is closed; codes stay.
 
         Returns what it is then, and whether that is a change. Who changes the rights record becomes

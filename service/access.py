@@ -53,8 +53,8 @@ class Asker:
         """Whether what this scope allows is allowed."""
         return self.key is None or self.key.may(scope)
 
-    def may_remove(self, owner: str | None) -> bool:
-        """Whether a recording of that owner may be removed."""
+    def may_change(self, owner: str | None) -> bool:
+        """Whether a recording of that owner may be changed and removed."""
         return self.may("admin") or (self.may("ingest") and owner == self.owner)
 
 
@@ -79,6 +79,7 @@ def _asking(scope: str) -> Any:
 # Who is asking, as a route's parameter that says what for.
 Querier = Annotated[Asker, _asking("query")]
 Ingester = Annotated[Asker, _asking("ingest")]
+Administrator = Annotated[Asker, _asking("admin")]
 
 
 class Quotas:

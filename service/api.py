@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import file_digest
 from importlib.metadata import version
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 import numpy as np
-from fastapi import FastAPI, Form, Query, Request, Response, UploadFile
+from fastapi import Body, FastAPI, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -31,9 +31,11 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
 from index.library import Library
-from index.recording import Metadata, Recording
+from index.recording import Recording
+from index.writer import Writer
 from service.access import Asker, Guard, Ingester, Querier, Quotas
 from service.decoding import Decoder
+from service.keys import install_keys
 from service.metadata import describe
 from service.metrics import Metrics, Timed
 from service.problems import (
@@ -41,11 +43,12 @@ from service.problems import (
     describe_problems,
     described,
     install_problems,
+    invalid,
     problem_response,
     unavailable,
 )
 from service.query import Answer, answer, load_fingerprint, most_fingerprint_bytes
-from service.recording import RecordingEntry, Rights
+from service.recording import NotBlank, RecordingChange, RecordingEntry, Rights, Text
 from service.scans import ScanEntry, ScanPage, Scans
 from service.settings import Settings
 from service.web import install_pages
@@ -60,7 +63,6 @@ _WRITE_WAIT = 10.0
 PAGE = 100
 
 Result = TypeVar("Result")
-Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
 OnLoad = Callable[[Library | BaseException], None]
 
 
@@ -77,7 +79,7 @@ class NewRecording(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     audio: UploadFile
-    rightsholder: Text = Field(min_length=1, description="Who holds the rights in it.")
+    rightsholder: NotBlank = Field(description="Who holds the rights in it.")
     rights: Rights = Field(description="On what basis it is yours to add.")
     id: Text | None = Field(default=None, description="Given by Earmark where it is left out.")
     title: Text | None = None
@@ -175,31 +177,32 @@ class Service:
         """Run CPU work off the event loop, `jobs` pieces at a time."""
         return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
 
-    def add(self, made: Fingerprint, metadata: Metadata, asker: Asker) -> tuple[Recording, bool]:
-        """Commit one recording; False if it was there. Raises a 503 if another one is writing."""
-        with self._exclusive(), self.loaded().library.writer(asker.id) as writer:
-            return writer.add(made, metadata)
-
-    def remove(self, recording_id: str, asker: Asker) -> None:
-        """Remove one recording.
-
-        Raises KeyError if the asker sees none of that id, a 403 if it is another owner's, a 503 if
-        another is writing.
-        """
-        library = self.loaded().library
-        with self._exclusive(), library.writer(asker.id) as writer:
-            if not asker.may_remove(library.recording(recording_id, asker.seen_by).owner):
-                raise ProblemError(403, f"recording {recording_id!r} is another owner's")
-            writer.remove(recording_id)
-
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def writing(self, asker: Asker) -> Iterator[Writer]:
+        """The library's one writer. Raises a 503 if other requests keep it."""
+        library = self.loaded().library
         if not self._writing.acquire(timeout=_WRITE_WAIT):
             raise unavailable("other requests are writing to the library")
         try:
-            yield
+            with library.writer(asker.id) as writer:
+                yield writer
         finally:
             self._writing.release()
+
+    @contextmanager
+    def changing(self, recording_id: str, asker: Asker) -> Iterator[Writer]:
+        """The writer, for what may be done to a recording by who may change it.
+
+        Raises a 404 if the asker sees none of that id, a 403 if it is another owner's.
+        """
+        with self.writing(asker) as writer:
+            try:
+                owner = self.loaded().library.recording(recording_id, asker.seen_by).owner
+            except KeyError:
+                raise _unknown(recording_id) from None
+            if not asker.may_change(owner):
+                raise ProblemError(403, f"recording {recording_id!r} is another owner's")
+            yield writer
 
 
 def _warm(library: Library, encoder: Encoder) -> None:
@@ -375,7 +378,8 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
             private = form.private if form.private is not None else asker.key is not None
             said = describe(name, made.tags, fields)
-            return service.add(made, replace(said, owner=asker.owner, private=private), asker)
+            with service.writing(asker) as writer:
+                return writer.add(made, replace(said, owner=asker.owner, private=private))
 
         try:
             recording, added = await service.in_turn(work)
@@ -433,10 +437,24 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     )
     def remove_recording(recording_id: str, asker: Ingester) -> None:
         """Remove a recording; it is not found again from this moment on."""
-        try:
-            service.remove(recording_id, asker)
-        except KeyError:
-            raise _unknown(recording_id) from None
+        with service.changing(recording_id, asker) as writer:
+            writer.remove(recording_id)
+
+    @app.patch(
+        "/v1/recordings/{recording_id:path}",
+        tags=["recordings"],
+        responses=described(400, 401, 403, 404, 413, 422, 429, 503),
+    )
+    def change_recording(
+        recording_id: str, change: Annotated[RecordingChange, Body()], asker: Ingester
+    ) -> RecordingEntry:
+        """Say other things of a recording (RFC 7396): null empties a field, what is left out stays."""
+        with service.changing(recording_id, asker) as writer:
+            values: dict[str, Any] = {**change}
+            if until := change.get("licence_until"):
+                values["licence_until"] = until.isoformat()
+            recording, _ = writer.change(recording_id, values)
+        return RecordingEntry.model_validate(recording)
 
     @app.post(
         "/v1/scans",
@@ -501,7 +519,10 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         service.loaded()
         return FileResponse(service.scans.report(scan_id, file, asker))
 
-    install_pages(app, lambda: service.loaded().library, service.scans, ask, service.in_turn)
+    install_keys(app, lambda: service.loaded().library, service.writing)
+    install_pages(
+        app, settings, lambda: service.loaded().library, service.scans, ask, service.in_turn
+    )
     describe_problems(app)
     return app
 
@@ -549,9 +570,7 @@ def _refused(library: Library, recording_id: str | None, reason: str, asker: Ask
     try:
         library.recording(recording_id or "")
     except KeyError:
-        return RequestValidationError(
-            [{"loc": ("body", "id"), "msg": reason, "type": "value_error"}]
-        )
+        return invalid("id", reason)
     try:
         library.recording(recording_id or "", asker.seen_by)
     except KeyError:  # somebody else's private one: of that no more is said

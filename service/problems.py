@@ -76,6 +76,11 @@ def unavailable(detail: str) -> ProblemError:
     return ProblemError(503, detail, headers={"Retry-After": _RETRY_SECONDS})
 
 
+def invalid(field: str, reason: str) -> RequestValidationError:
+    """A 422 about a field of the body that only the library could judge."""
+    return RequestValidationError([{"loc": ("body", field), "msg": reason, "type": "value_error"}])
+
+
 def problem_response(
     status: int, detail: str, headers: dict[str, str] | None = None, **extensions: Any
 ) -> JSONResponse:

@@ -1,10 +1,17 @@
 """A recording as Earmark tells of it: `earmark list --json`, `show --json` and `/v1/recordings`."""
 
-from typing import Literal
+from datetime import date
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic does without it from Python 3.12 on
 
 Rights = Literal["owned", "licensed", "open-licence", "public-domain"]
+# What is written in a field: one line; the second kind has something other than blanks in it.
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
+NotBlank = Annotated[
+    str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$")
+]
 
 
 class RecordingEntry(BaseModel):
@@ -31,3 +38,21 @@ class RecordingEntry(BaseModel):
     sha256: str = Field(description="Of that file's bytes.")
     duration: float = Field(description="Seconds.")
     ingested_at: str = Field(description="ISO 8601, UTC.")
+
+
+class RecordingChange(TypedDict, total=False):
+    """What is to be said of a recording from now on."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", str_strip_whitespace=True)  # type: ignore[misc]
+
+    title: NotBlank | None
+    artist: NotBlank | None
+    isrc: NotBlank | None
+    iswc: NotBlank | None
+    work: NotBlank | None
+    label: NotBlank | None
+    release_date: NotBlank | None
+    rightsholder: NotBlank
+    rights: Rights
+    licence_until: date | None
+    private: bool

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -378,16 +377,16 @@ def create_key(owner: str, scope: str, expires: str | None, as_json: bool) -> No
     JSON, a line:
       {"id", "owner", "scope", "created_at", "expires_at", "revoked_at", "key"}
     """
-    from datetime import date, datetime, timedelta
+    from datetime import date
+
+    from index.key import end_of
 
     expires_at = None
     if expires:
         try:
-            last = date.fromisoformat(expires)
-        except ValueError:
+            expires_at = end_of(date.fromisoformat(expires))
+        except (ValueError, OverflowError):
             raise click.UsageError(f"--expires {expires}: no date like 2027-12-31") from None
-        midnight = datetime(last.year, last.month, last.day, tzinfo=UTC)
-        expires_at = (midnight + timedelta(days=1)).isoformat(timespec="seconds")
     library = open_library(current_settings(), load_encoder(), create=True)
     try:
         with library.writer() as writer:

@@ -1,13 +1,13 @@
-"""The pages for people: `/` asks about a clip, `/library` looks after the recordings, `/scans` scans.
+"""The pages for people: `/` asks about a clip; `/library`, `/scans` and `/keys` look after these.
 
 A page is a shell that anyone may load; what is in it comes from /parts, as HTML, to whoever may ask the
 same of /v1. Words, times and chances are put by the same code as on the command line.
 """
 
 import base64
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -18,15 +18,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.fingerprint import Fingerprint
 from index.library import Library
-from service.access import Asker, Querier
+from service.access import Administrator, Asker, Querier
 from service.evidence import picture
+from service.example import STATIC, answered_example
 from service.pages import templates
 from service.query import Answer, Match
 from service.scans import Scans
+from service.settings import Settings
 from service.wording import chance, change, span
 
-STATIC = Path(__file__).parent / "static"
-PAGES = {"/": "query.html", "/library": "library.html", "/scans": "scans.html"}
+PAGES = {
+    "/": "query.html",
+    "/library": "library.html",
+    "/scans": "scans.html",
+    "/keys": "keys.html",
+}
 PAGE = 50  # recordings
 _PICTURES = 5  # matches of an answer that come with a picture
 
@@ -56,7 +62,12 @@ InTurn = Callable[[Callable[[], str]], Awaitable[str]]
 
 
 def install_pages(
-    app: FastAPI, library: Callable[[], Library], scans: Scans, ask: Ask, in_turn: InTurn
+    app: FastAPI,
+    settings: Settings,
+    library: Callable[[], Library],
+    scans: Scans,
+    ask: Ask,
+    in_turn: InTurn,
 ) -> None:
     """Add the pages to an application; `ask` answers a clip that a request brings."""
     pages = templates()
@@ -75,15 +86,26 @@ def install_pages(
     async def part_answer(request: Request, asker: Querier) -> str:
         """What `POST /v1/query` answers, for people."""
         answer, made = await ask(request, asker)
-        return await in_turn(lambda: _answer(answer, made))
+        return await in_turn(lambda: _answer(answer, made, library()))
 
-    def _answer(answer: Answer, made: Fingerprint) -> str:
+    def _answer(answer: Answer, made: Fingerprint, of: Library, example: bool = False) -> str:
         matches = [
-            _in_words(match)
-            | {"picture": _picture(made, match, library()) if i < _PICTURES else None}
+            _in_words(match) | {"picture": _picture(made, match, of) if i < _PICTURES else None}
             for i, match in enumerate(answer.matches)
         ]
-        return pages.get_template("answer.html").render(answer=answer, matches=matches)
+        return pages.get_template("answer.html").render(
+            answer=answer, matches=matches, example=example
+        )
+
+    @functools.cache
+    def example() -> str:
+        with answered_example(library().encoder, settings) as (answer, made, of):
+            return _answer(answer, made, of, example=True)
+
+    @app.get("/parts/example", response_class=HTMLResponse, include_in_schema=False)
+    async def part_example(asker: Querier) -> str:
+        """What the example clip is answered, by a library of the example."""
+        return await in_turn(example)
 
     @app.get("/parts/library", response_class=HTMLResponse, include_in_schema=False)
     def part_library(
@@ -101,6 +123,11 @@ def install_pages(
         return pages.get_template("rows.html").render(
             recordings=found, next_cursor=more, q=q, asker=asker
         )
+
+    @app.get("/parts/keys", response_class=HTMLResponse, include_in_schema=False)
+    def part_keys(asker: Administrator) -> str:
+        """What `GET /v1/keys` lists, for people."""
+        return pages.get_template("keyring.html").render(keys=library().all_keys(), asker=asker)
 
     @app.get("/parts/scans", response_class=HTMLResponse, include_in_schema=False)
     def part_scans(asker: Querier) -> str:

@@ -263,6 +263,34 @@ def test_no_rights_basis_or_a_bad_field_is_a_problem(
     assert [error["where"][-1] for error in body["errors"]] == [where]
 
 
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"title": ""}, "title"),
+        ({"title": "x" * 1001}, "title"),
+        ({"rightsholder": None}, "rightsholder"),
+        ({"rightsholder": " "}, "rightsholder"),
+        ({"rights": None}, "rights"),
+        ({"rights": "stolen"}, "rights"),
+        ({"licence_until": "soon"}, "licence_until"),
+        ({"private": None}, "private"),
+        ({"id": "another"}, "id"),
+        ({"owner": "me"}, "owner"),
+        ([], "body"),
+    ],
+)
+def test_a_change_that_cannot_be_is_a_problem_and_changes_nothing(
+    client: TestClient, problem: Problem, change: object, where: str
+) -> None:
+    before = client.get("/v1/recordings").json()["recordings"][0]
+    url = f"/v1/recordings/{before['id']}"
+    body = problem(client.patch(url, json=change), 422)
+    assert [error["where"][-1] for error in body["errors"]] == [where]
+    problem(client.patch(url, content=b"{", headers={"Content-Type": "application/json"}), 422)
+    problem(client.patch("/v1/recordings/nobody", json={}), 404)
+    assert client.get(url).json() == before
+
+
 def test_a_recording_without_audio_is_a_problem(client: TestClient, problem: Problem) -> None:
     body = problem(client.post("/v1/recordings", data=FORM), 422)
     assert body["errors"][0]["where"][-1] == "audio"
@@ -418,6 +446,11 @@ def test_the_description_is_the_contract(client: TestClient, conforms: Conforms)
         ("get", "/v1/recordings"),
         ("get", "/v1/recordings/{recording_id}"),
         ("delete", "/v1/recordings/{recording_id}"),
+        ("patch", "/v1/recordings/{recording_id}"),
+        ("get", "/v1/keys"),
+        ("post", "/v1/keys"),
+        ("get", "/v1/keys/{key_id}"),
+        ("delete", "/v1/keys/{key_id}"),
         ("post", "/v1/scans"),
         ("get", "/v1/scans"),
         ("get", "/v1/scans/{scan_id}"),

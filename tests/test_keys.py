@@ -80,6 +80,11 @@ NEEDS = {
     ("GET", "/v1/recordings"): "query",
     ("GET", "/v1/recordings/{recording_id:path}"): "query",
     ("DELETE", "/v1/recordings/{recording_id:path}"): "ingest",
+    ("PATCH", "/v1/recordings/{recording_id:path}"): "ingest",
+    ("GET", "/v1/keys"): "admin",
+    ("POST", "/v1/keys"): "admin",
+    ("GET", "/v1/keys/{key_id}"): "admin",
+    ("DELETE", "/v1/keys/{key_id}"): "admin",
     ("POST", "/v1/scans"): "query",
     ("GET", "/v1/scans"): "query",
     ("GET", "/v1/scans/{scan_id}"): "query",
@@ -88,7 +93,10 @@ NEEDS = {
     ("GET", "/"): None,
     ("GET", "/library"): None,
     ("GET", "/scans"): None,
+    ("GET", "/keys"): None,
+    ("GET", "/parts/keys"): "admin",
     ("GET", "/parts/scans"): "query",
+    ("GET", "/parts/example"): "query",
     ("POST", "/parts/answer"): "query",
     ("GET", "/parts/library"): "query",
     ("GET", "/metrics"): None,
@@ -219,6 +227,80 @@ def test_keys_are_shown_once_and_kept_as_hashes(earmark: Earmark, library: Path)
     assert list(verify(opened)) == []
 
 
+def test_an_admin_makes_lists_and_revokes_keys(keyed: Keyed) -> None:
+    wanted = {"owner": " Cy ", "scope": "query", "expires": "2099-12-31"}
+    made = keyed.ask("POST", "/v1/keys", "ada admin", json=wanted)
+    assert made.status_code == 201, made.text
+    assert made.headers["cache-control"] == "no-store"
+    entry = made.json()
+    text = entry.pop("key")
+    assert (entry["owner"], entry["scope"]) == ("Cy", "query")
+    assert entry["expires_at"] == "2100-01-01T00:00:00+00:00"
+    assert keyed.ask("GET", "/v1/recordings", text).status_code == 200
+    location = made.headers["location"]
+    assert keyed.ask("GET", location, "ada admin").json() == entry
+    listed = keyed.ask("GET", "/v1/keys", "ada admin")
+    assert entry in listed.json()["keys"]
+    assert text.rpartition("_")[2] not in listed.text
+    for _ in range(2):
+        assert keyed.ask("DELETE", location, "ada admin").status_code == 204
+    assert keyed.ask("GET", "/v1/recordings", text).status_code == 401
+    assert keyed.ask("GET", location, "ada admin").json()["revoked_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"owner": " "}, "owner"),
+        ({"owner": "two\u2028lines"}, "owner"),
+        ({"owner": "x" * 201}, "owner"),
+        ({"scope": "all"}, "scope"),
+        ({"expires": "soon"}, "expires"),
+        ({"expires": "9999-12-31"}, "expires"),
+        ({"secret": "mine"}, "secret"),
+    ],
+)
+def test_a_key_that_cannot_be_is_a_problem(
+    keyed: Keyed, change: dict[str, str], where: str
+) -> None:
+    wanted = {"owner": "Cy", "scope": "query"} | change
+    refused = keyed.ask("POST", "/v1/keys", "ada admin", json=wanted)
+    assert refused.status_code == 422
+    assert [error["where"][-1] for error in refused.json()["errors"]] == [where]
+
+
+def test_the_first_key_is_not_made_by_whoever_reaches_the_server(library: Path) -> None:
+    with Server(library=library) as client:
+        refused = client.post("/v1/keys", json={"owner": "Eve", "scope": "admin"})
+        assert refused.status_code == 403
+        assert "earmark keys create" in refused.json()["detail"]
+        assert client.get("/v1/keys").json() == {"keys": []}
+
+
+def test_only_who_may_change_a_recording_changes_what_is_said_of_it(
+    keyed: Keyed, tmp_path: Path
+) -> None:
+    data = sound(tmp_path, 54)
+    id = post(keyed, "ada ingest", data, title="Before", isrc="DEA120000001").json()["id"]
+    url = f"/v1/recordings/{id}"
+
+    def change(key: str, **values: Any) -> httpx.Response:
+        return keyed.ask("PATCH", url, key, json=values)
+
+    assert change("bo ingest", title="Mine").status_code == 404
+    changed = change("ada ingest", title="After", isrc=None, licence_until="2099-12-31")
+    assert changed.status_code == 200, changed.text
+    assert changed.json() == keyed.ask("GET", url, "ada query").json()
+    said = changed.json()
+    assert (said["title"], said["isrc"], said["licence_until"]) == ("After", None, "2099-12-31")
+    assert found(keyed, "bo query", data) == []
+    assert change("ada ingest", private=False).json()["private"] is False
+    assert found(keyed, "bo query", data) == [id]
+    assert change("bo ingest", title="Mine").status_code == 403
+    by_admin = change("bo admin", rights="licensed").json()
+    assert by_admin["rights"] == "licensed" and by_admin["supplied_by"] != said["supplied_by"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -226,6 +308,7 @@ def test_keys_are_shown_once_and_kept_as_hashes(earmark: Earmark, library: Path)
         (("create", "--owner", "a\nb", "--scope", "query"), "owner"),
         (("create", "--owner", "a", "--scope", "all"), "--scope"),
         (("create", "--owner", "a", "--scope", "query", "--expires", "soon"), "soon"),
+        (("create", "--owner", "a", "--scope", "query", "--expires", "9999-12-31"), "9999"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused(

@@ -90,7 +90,7 @@ def require_accessible(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/library", "/scans"])
+@pytest.mark.parametrize("path", ["/", "/library", "/scans", "/keys"])
 def test_pages_are_accessible(path: str, scheme: Any, page: Page) -> None:
     page.emulate_media(color_scheme=scheme)
     page.goto(path)
@@ -98,7 +98,35 @@ def test_pages_are_accessible(path: str, scheme: Any, page: Page) -> None:
         expect(page.locator("tbody tr")).to_have_count(SONGS)
     if path == "/scans":
         expect(page.locator("#rows")).to_contain_text("No scans yet")
+    if path == "/keys":
+        expect(page.locator("#rows")).to_contain_text("earmark keys create")
     require_accessible(page)
+
+
+@pytest.fixture
+def nothing(earmark: Earmark, tmp_path: Path) -> None:
+    """Makes this test's library one without recordings."""
+    earmark.environment["EARMARK_LIBRARY"] = str(tmp_path / "empty")
+
+
+def test_who_has_nothing_to_ask_about_tries_an_example(nothing: None, page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Try an example").click()
+    expect(page.get_by_role("heading", name="1 known work in example.mp3")).to_be_focused()
+    found = page.get_by_role("article")
+    expect(found.get_by_role("heading")).to_contain_text("Fingers and Wire")
+    expect(found).to_contain_text("Match.")
+    expect(page.locator("#answer")).to_contain_text("Your own library has no part in it")
+    expect(page.locator(".timeline path")).to_have_attribute("d", WAVEFORM)
+    require_accessible(page)
+
+
+def test_an_empty_library_says_what_to_do(nothing: None, page: Page, music: Path) -> None:
+    page.goto("/")
+    page.get_by_label("Drop a file here").set_input_files(music / "clip.wav")
+    expect(page.locator("#answer")).to_contain_text("There is nothing to compare it with yet")
+    page.get_by_role("link", name="add the first recording").click()
+    expect(page.locator("#rows")).to_contain_text("There are no recordings yet")
 
 
 def test_a_clip_is_answered_with_the_work_and_where_it_is(page: Page, music: Path) -> None:
@@ -164,6 +192,59 @@ def test_a_recording_is_added_found_searched_for_and_removed(page: Page, tmp_pat
     page.get_by_role("button", name="Remove A <b>new</b> song").click()
     expect(page.locator("#said")).to_contain_text("is removed")
     expect(page.locator("#rows")).to_contain_text("No recording fits that")
+
+
+def test_what_is_said_of_a_recording_is_edited(page: Page, earmark: Earmark) -> None:
+    page.goto("/library")
+    page.get_by_role("button", name="Edit song-1.flac").click()
+    dialog = page.get_by_role("dialog", name="Edit song-1.flac")
+    expect(dialog.get_by_label("Rightsholder")).to_have_value("Blue Label")
+    require_accessible(page)
+    dialog.get_by_label("Title").fill("Blue Moon")
+    dialog.get_by_label("Licence until").fill("2099-12-31")
+    dialog.get_by_label("Rightsholder").fill("Red Label")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.locator("#said")).to_contain_text("Blue Moon is changed")
+    row = page.get_by_role("row").filter(has_text="Blue Moon")
+    expect(row).to_contain_text("Red Label")
+    expect(row).to_contain_text("2099-12-31")
+    page.get_by_role("button", name="Edit Blue Moon").click()
+    dialog = page.get_by_role("dialog", name="Edit Blue Moon")
+    dialog.get_by_label("Title").fill("")
+    dialog.get_by_label("ISRC").fill("x" * 20)
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Edit song-1.flac")).to_be_visible()
+    (said,) = [row for row in earmark.lines("list") if row["source"] == "song-1.flac"]
+    assert (said["title"], said["isrc"], said["rights"]) == (None, "x" * 20, "owned")
+
+
+def test_an_admin_makes_a_key_that_is_shown_once_and_revokes_it(
+    page: Page, earmark: Earmark
+) -> None:
+    page.goto("/keys")
+    expect(page.locator("#rows")).to_contain_text("There are no keys yet")
+    expect(page.get_by_role("form", name="Make a key")).to_be_hidden()
+    (first,) = earmark.lines("keys", "create", "--owner", "Ada", "--scope", "admin")
+    page.reload()
+    page.get_by_role("dialog").get_by_label("Key").fill(first["key"])
+    page.get_by_role("dialog").get_by_role("button", name="Use it").click()
+    form = page.get_by_role("form", name="Make a key")
+    form.get_by_label("Owner").fill("<i>Bo")
+    form.get_by_label("What it is for").select_option("query")
+    form.get_by_role("button", name="Make a key").click()
+    shown = page.get_by_label("It is not shown again")
+    expect(shown).to_be_focused()
+    made = shown.input_value()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    require_accessible(page)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("row").filter(has_text="<i>Bo").get_by_role("button").click()
+    expect(page.get_by_role("row").filter(has_text="<i>Bo")).to_contain_text("revoked")
+    page.reload()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    assert made.startswith("earmark_") and made not in page.content()
+    page.get_by_role("button", name="Use another key").click()
+    expect(page.get_by_role("dialog")).to_contain_text("those who have a key")
 
 
 def test_a_scan_is_asked_for_watched_and_its_report_opened(

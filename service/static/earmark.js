@@ -2,6 +2,13 @@
 
 const KEY = "earmark-key";
 const dialog = document.getElementById("key");
+const other = document.getElementById("other-key");
+
+other.hidden = !sessionStorage.getItem(KEY);
+other.addEventListener("click", () => {
+  sessionStorage.removeItem(KEY);
+  location.reload();
+});
 
 function askForKey(reason) {
   document.getElementById("key-reason").textContent = reason;
@@ -13,6 +20,7 @@ function askForKey(reason) {
       document.getElementById("key-text").value = "";
       if (dialog.returnValue === "use" && given) {
         sessionStorage.setItem(KEY, given);
+        other.hidden = false;
         resolve(true);
       } else {
         resolve(false);
@@ -21,11 +29,14 @@ function askForKey(reason) {
   });
 }
 
-// A response; asks for a key, and asks again, where one is needed. Throws Error with the server's detail.
-export async function request(url, options = {}) {
+// A response; asks for a key, and asks again, where one is needed. `json` is sent as the body.
+// Throws Error with the server's detail.
+export async function request(url, { json, ...options } = {}) {
+  if (json) options.body = JSON.stringify(json);
   for (;;) {
     const key = sessionStorage.getItem(KEY);
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
+    if (json) headers["Content-Type"] = "application/json";
     let response;
     try {
       response = await fetch(url, { ...options, headers });

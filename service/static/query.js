@@ -29,15 +29,18 @@ async function outline(blob) {
   return path;
 }
 
-async function ask(blob, name) {
-  const mine = ++asked;
-  tell(answer, `Listening to ${name} …`);
+function ask(blob, name) {
   const form = new FormData();
   form.append("clip", blob, name);
+  return show(name, blob.size < 100e6 ? outline(blob) : "", "/parts/answer", { method: "POST", body: form });
+}
+
+// Show what a request about a clip is answered, over the clip's outline.
+async function show(name, waveform, url, options) {
+  const mine = ++asked;
+  tell(answer, `Listening to ${name} …`);
   try {
-    const waveform = blob.size < 100e6 ? outline(blob) : "";
-    const response = await request("/parts/answer", { method: "POST", body: form });
-    const html = await response.text();
+    const html = await (await request(url, options)).text();
     if (mine !== asked) return;
     tell(answer, nodes(html));
     answer.querySelector("h2").focus();
@@ -63,6 +66,11 @@ drop.addEventListener("drop", (event) => {
   event.preventDefault();
   const dropped = event.dataTransfer.files[0];
   if (dropped) ask(dropped, dropped.name);
+});
+
+document.getElementById("example").addEventListener("click", () => {
+  const clip = fetch("/static/example.mp3").then((response) => response.blob());
+  show("the example", clip.then(outline, () => ""), "/parts/example");
 });
 
 let recorder = null;
