@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -77,6 +78,11 @@ def _scan_by_list(tables, close, asking, who, bounds, ids, codes, similarity, nu
                         least = similarity[i, 0]
 
 
+def _each_embedded(encoder: Encoder, clips: list[NDArray[np.float32]]) -> None:
+    for clip in clips:
+        encoder.embed(clip, QUERY_EVERY)
+
+
 def compared(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
     """CPU time of each way over that of the first: median of the rounds, after one that does not count."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
@@ -127,7 +133,7 @@ def main() -> None:
             ratios = compared(
                 {
                     "separate": separately,
-                    "joint": lambda together=together, search=search: search(together),
+                    "joint": partial(search, together),
                     "joint, list by list": by_list,
                 }
             )
@@ -139,10 +145,8 @@ def main() -> None:
         joined = np.concatenate([clip] * count)
         ratios = compared(
             {
-                "separate": lambda clip=clip, count=count: [
-                    encoder.embed(clip, QUERY_EVERY) for _ in range(count)
-                ],
-                "joint": lambda joined=joined: encoder.embed(joined, QUERY_EVERY),
+                "separate": partial(_each_embedded, encoder, [clip] * count),
+                "joint": partial(encoder.embed, joined, QUERY_EVERY),
             }
         )
         told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
