@@ -36,6 +36,7 @@ from index.writer import Writer
 from service.access import Asker, Guard, Ingester, Querier, Quotas
 from service.decoding import Decoder
 from service.keys import install_keys
+from service.logs import install_request_ids
 from service.metadata import describe
 from service.metrics import Metrics, Timed
 from service.problems import (
@@ -523,6 +524,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     install_pages(
         app, settings, lambda: service.loaded().library, service.scans, ask, service.in_turn
     )
+    install_request_ids(app)  # added last, it comes first
     describe_problems(app)
     return app
 

@@ -3,6 +3,7 @@
 No clip's name, key or owner is among it.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from index.library import Library
 from service.query import Answer
 from service.scans import Scans
 
+_log = logging.getLogger(__name__)
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
@@ -78,7 +80,7 @@ class Metrics:
 
 
 class Timed:
-    """Middleware: times every request by the route that took it."""
+    """Middleware: times every request by the route that took it, and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -102,4 +104,17 @@ class Timed:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if route != "none" else "other"
             seconds = time.perf_counter() - began
+            asker = scope.get("state", {}).get("asker")
+            key = asker.id if asker else None
+            _log.info(
+                "%s %s: %d in %.3f s",
+                *(method, route, status, seconds),
+                extra={
+                    "method": method,
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                    "key": key,
+                },
+            )
             self._metrics.requests.labels(method, route, str(status)).observe(seconds)

@@ -1,6 +1,5 @@
 """Every error of the server, as RFC 9457 `application/problem+json`."""
 
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from fingerprint.errors import AudioError
 from index.errors import LibraryError, LibraryLocked
+from service.logs import HEADER, request_id
 from service.query import ClipError
 from service.workers import WorkerDied
 
@@ -41,7 +41,7 @@ class InvalidField(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details; `error`, `errors` and `recording` are Earmark's extensions."""
+    """RFC 9457 problem details; what follows `detail` are Earmark's extensions."""
 
     type: str = "about:blank"
     title: str = Field(description="The status in words.")
@@ -55,6 +55,9 @@ class Problem(BaseModel):
     )
     recording: str | None = Field(
         default=None, description="Id of the recording that this request conflicts with."
+    )
+    request_id: str | None = Field(
+        default=None, description="What the request is called in the server's log (X-Request-ID)."
     )
 
 
@@ -85,7 +88,13 @@ def problem_response(
     status: int, detail: str, headers: dict[str, str] | None = None, **extensions: Any
 ) -> JSONResponse:
     """The answer that tells of a problem."""
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, **extensions)
+    problem = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        request_id=request_id(),
+        **extensions,
+    )
     return JSONResponse(
         problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
     )
@@ -137,8 +146,10 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        logging.getLogger(__name__).error("%s %s", request.method, request.url.path, exc_info=error)
-        return problem_response(500, "an error of Earmark's; the server's log tells more")
+        # uvicorn logs it; it is answered outside of what gives every other answer its id
+        known_as = request_id()
+        headers = {HEADER: known_as} if known_as else None
+        return problem_response(500, "an error of Earmark's; the server's log tells more", headers)
 
 
 def describe_problems(app: FastAPI) -> None:

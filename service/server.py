@@ -1,6 +1,7 @@
 """`earmark serve`: the application of `service.api` under uvicorn; without keys, to this machine only."""
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import uvicorn
 from fingerprint.encoder import Encoder
 from index.library import Library
 from service.api import create_app
+from service.logs import configure_logs
 from service.settings import Settings, SettingsError
 
 
@@ -18,6 +20,9 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     Raises SettingsError if the address is taken or, without keys, not a loopback one, and whatever kept
     the library from being loaded.
     """
+    configure_logs(settings)
+    if settings.log_format == "json":
+        tell = logging.getLogger(__name__).info
     with_keys = _has_keys(settings)
     if not with_keys and not is_loopback(settings.host):
         raise SettingsError(
@@ -42,7 +47,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
             server.should_exit = True
 
     app = create_app(settings, on_load)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
     to_whom = (

@@ -9,7 +9,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import (
@@ -106,6 +106,14 @@ class Settings(BaseSettings):
     audio_per_day: Duration = Field(
         default=timedelta(hours=1000),
         description="Audio that the server decodes for one key in a day; 0 for no end.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="How the server writes its log, to standard error: text, or json, an object a line.",
+    )
+    log_level: Literal["info", "warning", "error"] = Field(
+        default="warning",
+        description="From what on the server logs: info has a line for each request.",
     )
     max_e_value: float = Field(
         default=1e-2,
