@@ -265,6 +265,8 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         version=version("earmark"),
         summary="Which known recordings are in a clip, where, and how sure that is.",
         lifespan=lifespan,
+        docs_url=None,  # a page of our own, which loads its viewer from here
+        redoc_url=None,
     )
     app.add_middleware(BodyLimit, max_bytes=int(settings.max_upload) + _OTHER_PARTS)
     app.add_middleware(

@@ -32,6 +32,7 @@ PAGES = {
     "/library": "library.html",
     "/scans": "scans.html",
     "/keys": "keys.html",
+    "/docs": "docs.html",
 }
 PAGE = 50  # recordings
 _PICTURES = 5  # matches of an answer that come with a picture
@@ -71,6 +72,8 @@ def install_pages(
 ) -> None:
     """Add the pages to an application; `ask` answers a clip that a request brings."""
     pages = templates()
+    viewer = StaticFiles(packages=[("fastapi_offline", "static")])  # Swagger UI
+    app.mount("/static/viewer", viewer, name="viewer")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(PageHeaders)
 
@@ -156,13 +159,13 @@ def _picture(made: Fingerprint, match: Match, library: Library) -> dict[str, Any
 
 
 class PageHeaders:
-    """Middleware: what browsers are to be strict about, except on the description of the API."""
+    """Middleware: what browsers are to be strict about."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ("/docs", "/redoc", "/openapi.json"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 

@@ -93,6 +93,7 @@ NEEDS = {
     ("GET", "/"): None,
     ("GET", "/library"): None,
     ("GET", "/scans"): None,
+    ("GET", "/docs"): None,
     ("GET", "/keys"): None,
     ("GET", "/parts/keys"): "admin",
     ("GET", "/parts/scans"): "query",

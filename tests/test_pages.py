@@ -287,8 +287,26 @@ def test_a_key_is_asked_for_where_one_is_needed(page: Page, earmark: Earmark) ->
     expect(page.get_by_role("button", name="Remove")).to_have_count(0)  # its scope is query
 
 
+def test_the_routes_are_described_without_anything_from_elsewhere(page: Page, address: str) -> None:
+    elsewhere: list[str] = []
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((address, "data:")) else elsewhere.append(request.url)
+        ),
+    )
+    page.goto("/docs")
+    expect(page.get_by_text("/v1/query")).to_be_visible()
+    page.get_by_role("button", name="GET /healthz").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table .response-col_status").last).to_have_text("200")
+    assert elsewhere == []
+
+
 def test_pages_are_strict_with_browsers(page: Page, address: str) -> None:
-    response = page.goto("/")
-    assert response is not None
-    policy = response.headers["content-security-policy"]
-    assert "default-src 'self'" in policy and "unsafe" not in policy
+    for path in ("/", "/docs", "/openapi.json", "/static/earmark.js"):
+        response = page.goto(path)
+        assert response is not None
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'self'" in policy and "unsafe" not in policy
