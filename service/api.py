@@ -138,6 +138,7 @@ class Service:
         self._loading: asyncio.Future[Loaded] | None = None
         self._writing = threading.Lock()
         self._fingerprinting: anyio.CapacityLimiter | None = None
+        self._taken = 0  # pieces of work that are done or wait for their turn
 
     def start(self) -> None:
         """Begin to load. Called in the event loop."""
@@ -174,9 +175,19 @@ class Service:
             raise unavailable(f"the library cannot be used: {error}")
         return self._loading.result()
 
+    def require_room(self) -> None:
+        """Raises a 503 where as much waits for its turn as may."""
+        if self._taken >= self.settings.jobs + self.settings.waiting:
+            raise unavailable("more is being asked than can be answered now")
+
     async def in_turn(self, work: Callable[[], Result]) -> Result:
-        """Run CPU work off the event loop, `jobs` pieces at a time."""
-        return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
+        """Run CPU work off the event loop, `jobs` pieces at a time. Raises a 503 if too much waits."""
+        self.require_room()
+        self._taken += 1
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
+        finally:
+            self._taken -= 1
 
     @contextmanager
     def writing(self, asker: Asker) -> Iterator[Writer]:
@@ -297,6 +308,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     ) -> tuple[Answer, Fingerprint]:
         """The answer to a request that brings a clip, and the clip's fingerprint."""
         loaded = service.loaded()
+        service.require_room()  # before its body is read
         service.quotas.require_audio(asker)
         name, make = await _clip(request, loaded, service.limits)
 

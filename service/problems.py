@@ -1,5 +1,6 @@
 """Every error of the server, as RFC 9457 `application/problem+json`."""
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +15,7 @@ from fingerprint.errors import AudioError
 from index.errors import LibraryError, LibraryLocked
 from service.logs import HEADER, request_id
 from service.query import ClipError
-from service.workers import WorkerDied
+from service.workers import WorkerDied, WorkerError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -119,6 +120,12 @@ def install_problems(app: FastAPI) -> None:
         died = isinstance(error, WorkerDied)
         status = HTTPStatus.UNPROCESSABLE_ENTITY if died else STATUS_OF_CLIP_ERROR[error.type]
         return problem_response(status, error.detail, error=clip_error)
+
+    @app.exception_handler(WorkerError)
+    async def worker(request: Request, error: WorkerError) -> JSONResponse:
+        logging.getLogger(__name__).error("%s", error)
+        again = {"Retry-After": _RETRY_SECONDS}
+        return problem_response(503, "no process to decode in can be started now", again)
 
     @app.exception_handler(LibraryError)
     async def library(request: Request, error: LibraryError) -> JSONResponse:

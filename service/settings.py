@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Files that are fingerprinted at the same time; by default one per core.",
     )
+    waiting: int = Field(
+        default=64,
+        ge=0,
+        description="Requests with sound that may wait for their turn; more are answered with 503.",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -12,6 +12,7 @@ from melodies import melody, write
 from server import Server
 
 import service.decoding
+import service.workers
 
 FORM = {"rightsholder": "Me", "rights": "owned"}
 
@@ -59,4 +60,16 @@ def test_what_ends_a_decoder_costs_its_request_alone(
         for response in refused:
             assert response.status_code == status, response.text
             assert response.headers["content-type"] == "application/problem+json"
+        assert ask(client, clip).status_code == 200
+
+
+def test_a_decoder_that_cannot_be_started_is_no_clips_fault(
+    library: Path, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = (music / "clip.wav").read_bytes()
+    with Server(library=library, isolate=True, jobs=1) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(service.workers, "_set_up", _crash)
+            refused = ask(client, clip)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert ask(client, clip).status_code == 200

@@ -1,0 +1,52 @@
+"""What comes while too much is waiting is told to come again, at once; what waits is answered."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import Server
+
+import service.api
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What every answer waits for."""
+    opened, answer = threading.Event(), service.api.answer
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        assert opened.wait(60)
+        return answer(*args, **kwargs)
+
+    monkeypatch.setattr(service.api, "answer", late)
+    yield opened
+    opened.set()
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_overload_is_refused_at_once_and_what_waits_is_answered(
+    waiting: int, library: Path, music: Path, gate: threading.Event
+) -> None:
+    clip = (music / "clip.wav").read_bytes()
+    room = 1 + waiting
+    with (
+        Server(library=library, jobs=1, waiting=waiting) as client,
+        ThreadPoolExecutor(room + 1) as threads,
+    ):
+        asked = [
+            threads.submit(client.post, "/v1/query", files={"clip": ("clip.wav", clip)})
+            for _ in range(room + 1)
+        ]
+        (refused,), answered = wait(asked, 60, FIRST_COMPLETED)
+        gate.set()
+        problem = refused.result()
+        assert problem.status_code == 503
+        assert int(problem.headers["retry-after"]) > 0
+        assert problem.headers["content-type"] == "application/problem+json"
+        for each in answered:
+            assert each.result().json()["matches"][0]["source"] == "song-1.flac"
+        again = client.post("/v1/query", files={"clip": ("clip.wav", clip)})
+        assert again.status_code == 200, "there is room again"
