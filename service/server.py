@@ -13,6 +13,10 @@ from service.api import create_app
 from service.logs import configure_logs
 from service.settings import Settings, SettingsError
 
+# Seconds that a connection is kept for another request. Longer than any Retry-After of a 503: who comes
+# again in time must not meet a connection that is just being closed.
+KEEP_ALIVE = 30
+
 
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `tell` is told where.
@@ -47,7 +51,9 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
             server.should_exit = True
 
     app = create_app(settings, on_load)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE)
+    )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
     to_whom = (

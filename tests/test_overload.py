@@ -10,6 +10,8 @@ import pytest
 from server import Server
 
 import service.api
+import service.server
+from service.problems import unavailable
 
 
 @pytest.fixture
@@ -50,3 +52,8 @@ def test_overload_is_refused_at_once_and_what_waits_is_answered(
             assert each.result().json()["matches"][0]["source"] == "song-1.flac"
         again = client.post("/v1/query", files={"clip": ("clip.wav", clip)})
         assert again.status_code == 200, "there is room again"
+
+
+def test_who_comes_again_in_time_finds_the_connection_open() -> None:
+    headers = unavailable("").headers or {}
+    assert int(headers["Retry-After"]) < service.server.KEEP_ALIVE
