@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check benchmark benchmark-full lock clean
+.PHONY: demo test check described benchmark benchmark-full lock clean
 
 demo: .venv/ready  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
 	$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
@@ -16,6 +16,9 @@ check: .venv/ready  ## Style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+described: .venv/ready  ## Whether all answers are as described, over CASES made-up requests for each route.
+	CASES=$(or $(CASES),1000) $(BIN)/pytest -s tests/test_described.py
 
 benchmark: .venv/ready  ## How good, how fast, beside its peers: a sample, in minutes.
 	$(BIN)/python -m benchmarks.run --size sample

@@ -1,7 +1,7 @@
 """A key to a library over HTTP: whose it is and what it may do. `index.keys` keeps them."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time
 
 # What a key may do; each includes the ones before.
 SCOPES = ("query", "ingest", "admin")
@@ -40,7 +40,5 @@ class Key:
 
 
 def end_of(last: date) -> str:
-    """When a key ends whose last day (UTC) this is: ISO 8601. OverflowError for the calendar's last."""
-    following = last + timedelta(days=1)
-    midnight = datetime(following.year, following.month, following.day, tzinfo=UTC)
-    return midnight.isoformat(timespec="seconds")
+    """When a key ends whose last day (UTC) this is: ISO 8601."""
+    return datetime.combine(last, time.max, UTC).isoformat(timespec="seconds")

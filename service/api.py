@@ -8,7 +8,6 @@ import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from hashlib import file_digest
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,7 +20,7 @@ from fastapi import Body, FastAPI, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.datastructures import UploadFile as StarletteUploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,7 +48,16 @@ from service.problems import (
     unavailable,
 )
 from service.query import Answer, answer, load_fingerprint, most_fingerprint_bytes
-from service.recording import NotBlank, RecordingChange, RecordingEntry, Rights, Text
+from service.recording import (
+    CURSOR,
+    Day,
+    Flag,
+    NotBlank,
+    RecordingChange,
+    RecordingEntry,
+    Rights,
+    Text,
+)
 from service.scans import ScanEntry, ScanPage, Scans
 from service.settings import Settings
 from service.web import install_pages
@@ -64,6 +72,7 @@ _WRITE_WAIT = 10.0
 PAGE = 100
 
 Result = TypeVar("Result")
+File = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
 OnLoad = Callable[[Library | BaseException], None]
 
 
@@ -79,7 +88,7 @@ class NewRecording(BaseModel):
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
-    audio: UploadFile
+    audio: File
     rightsholder: NotBlank = Field(description="Who holds the rights in it.")
     rights: Rights = Field(description="On what basis it is yours to add.")
     id: Text | None = Field(default=None, description="Given by Earmark where it is left out.")
@@ -90,10 +99,10 @@ class NewRecording(BaseModel):
     work: Text | None = None
     label: Text | None = None
     release_date: Text | None = None
-    licence_until: date | None = Field(
+    licence_until: Day | None = Field(
         default=None, description="Last day (UTC) on which it answers queries."
     )
-    private: bool | None = Field(
+    private: Flag | None = Field(
         default=None,
         description="Whether only its owner's queries are answered from it; by default so with a key.",
     )
@@ -104,9 +113,9 @@ class NewScan(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dataset: UploadFile
-    probe: bool = Field(default=False, description="Look at windows of each file first.")
-    thorough: bool = Field(default=False, description="Look at long files as closely as at clips.")
+    dataset: File
+    probe: Flag = Field(default=False, description="Look at windows of each file first.")
+    thorough: Flag = Field(default=False, description="Look at long files as closely as at clips.")
 
 
 class Health(BaseModel):
@@ -417,17 +426,12 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         asker: Querier,
         q: Annotated[str | None, Query(description="Words of title, artist or source.")] = None,
         cursor: Annotated[
-            str | None, Query(description="`next_cursor` of the page before.")
+            str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")
         ] = None,
     ) -> RecordingPage:
         """List the recordings, or those that are searched for, page by page."""
         library = service.loaded().library
-        try:
-            recordings, next_cursor = library.recordings(q, cursor, PAGE, owner=asker.seen_by)
-        except (ValueError, OverflowError):
-            raise RequestValidationError(
-                [{"loc": ("query", "cursor"), "msg": "is no `next_cursor`", "type": "value_error"}]
-            ) from None
+        recordings, next_cursor = library.recordings(q, cursor, PAGE, owner=asker.seen_by)
         entries = [RecordingEntry.model_validate(recording) for recording in recordings]
         return RecordingPage(recordings=entries, next_cursor=next_cursor)
 
@@ -550,6 +554,7 @@ _QUERY_BODY = {
             "schema": {
                 "type": "object",
                 "required": ["clip"],
+                "additionalProperties": False,
                 "properties": {"clip": {"type": "string", "format": "binary"}},
             }
         },

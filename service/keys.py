@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import date
 from typing import Literal
 
 from fastapi import FastAPI, Response
@@ -13,7 +12,7 @@ from index.library import Library
 from index.writer import Writer
 from service.access import Administrator, Asker
 from service.problems import ProblemError, described, invalid
-from service.recording import NotBlank
+from service.recording import NOT_BLANK, Day
 
 Writing = Callable[[Asker], AbstractContextManager[Writer]]
 
@@ -23,13 +22,14 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
-    owner: NotBlank = Field(max_length=200, description="Whose recordings and queries it is for.")
+    owner: str = Field(
+        max_length=200, pattern=NOT_BLANK, description="Whose recordings and queries it is for."
+    )
     scope: Literal["query", "ingest", "admin"] = Field(
         description="query: ask; ingest: also add, change and remove one's own; admin: everything."
     )
-    expires: date | None = Field(
+    expires: Day | None = Field(
         default=None,
-        lt=date.max,
         description="Last day (UTC) on which it is good; null: it does not end.",
     )
 

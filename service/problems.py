@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from fingerprint.errors import AudioError
 from index.errors import LibraryError, LibraryLocked
@@ -103,7 +104,11 @@ def problem_response(
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that ends in these problems, for its OpenAPI description."""
-    return {status: {"model": Problem} for status in statuses}
+    again = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return {
+        status: {"model": Problem, **({"headers": again} if status in (429, 503) else {})}
+        for status in statuses
+    }
 
 
 def install_problems(app: FastAPI) -> None:
@@ -143,7 +148,9 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers) if error.headers else None
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_allowed(request))
         detail = f"{error.detail} ({request.method} {request.url.path}; see /docs)"
         return problem_response(error.status_code, detail, headers)
 
@@ -157,6 +164,18 @@ def install_problems(app: FastAPI) -> None:
         known_as = request_id()
         headers = {HEADER: known_as} if known_as else None
         return problem_response(500, "an error of Earmark's; the server's log tells more", headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes at a request's path; Starlette names one route's."""
+    return sorted(
+        {
+            method
+            for route in request.app.routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+            for method in route.methods or ()
+        }
+    )
 
 
 def describe_problems(app: FastAPI) -> None:

@@ -1,17 +1,39 @@
 """A recording as Earmark tells of it: `earmark list --json`, `show --json` and `/v1/recordings`."""
 
+import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict  # pydantic does without it from Python 3.12 on
 
 Rights = Literal["owned", "licensed", "open-licence", "public-domain"]
 # What is written in a field: one line; the second kind has something other than blanks in it.
 Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
-NotBlank = Annotated[
-    str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$")
-]
+NOT_BLANK = r"^[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$"
+NotBlank = Annotated[str, Field(max_length=1000, pattern=NOT_BLANK)]
+
+CURSOR = r"^[0-9]{0,18}$"  # `next_cursor` of a page of recordings
+
+
+def _as_written(value: object) -> object:
+    """Nothing that pydantic takes for a date beside one, such as seconds since 1970."""
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
+        return value
+    raise ValueError("should be a date like 2027-12-31")
+
+
+Day = Annotated[date, BeforeValidator(_as_written)]
+
+
+def _true_or_false(value: object) -> object:
+    """Nothing that pydantic takes for one of them beside, such as `off` and 1."""
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return value
+    raise ValueError("should be true or false")
+
+
+Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 
 
 class RecordingEntry(BaseModel):
@@ -54,5 +76,5 @@ class RecordingChange(TypedDict, total=False):
     release_date: NotBlank | None
     rightsholder: NotBlank
     rights: Rights
-    licence_until: date | None
-    private: bool
+    licence_until: Day | None
+    private: StrictBool

@@ -385,7 +385,7 @@ def create_key(owner: str, scope: str, expires: str | None, as_json: bool) -> No
     if expires:
         try:
             expires_at = end_of(date.fromisoformat(expires))
-        except (ValueError, OverflowError):
+        except ValueError:
             raise click.UsageError(f"--expires {expires}: no date like 2027-12-31") from None
     library = open_library(current_settings(), load_encoder(), create=True)
     try:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +22,7 @@ from service.evidence import picture
 from service.example import STATIC, answered_example
 from service.pages import templates
 from service.query import Answer, Match
+from service.recording import CURSOR
 from service.scans import Scans
 from service.settings import Settings
 from service.wording import chance, change, span
@@ -114,15 +114,10 @@ def install_pages(
     def part_library(
         asker: Querier,
         q: Annotated[str, Query()] = "",
-        cursor: Annotated[str | None, Query()] = None,
+        cursor: Annotated[str | None, Query(pattern=CURSOR)] = None,
     ) -> str:
         """Rows of what `GET /v1/recordings` lists, for people."""
-        try:
-            found, more = library().recordings(q or None, cursor, PAGE, owner=asker.seen_by)
-        except (ValueError, OverflowError):
-            raise RequestValidationError(
-                [{"loc": ("query", "cursor"), "msg": "is no cursor", "type": "value_error"}]
-            ) from None
+        found, more = library().recordings(q or None, cursor, PAGE, owner=asker.seen_by)
         return pages.get_template("rows.html").render(
             recordings=found, next_cursor=more, q=q, asker=asker
         )

@@ -217,7 +217,7 @@ def test_keys_are_shown_once_and_kept_as_hashes(earmark: Earmark, library: Path)
     text = earmark("keys", "create", *options).stdout.strip()
     (listed,) = earmark.lines("keys", "list")
     assert listed["owner"] == "Blue Label" and listed["scope"] == "ingest"
-    assert listed["expires_at"] == "2100-01-01T00:00:00+00:00"
+    assert listed["expires_at"] == "2099-12-31T23:59:59+00:00"
     secret = text.rpartition("_")[2].encode()
     for file in library.rglob("*"):
         assert not file.is_file() or secret not in file.read_bytes(), file
@@ -236,7 +236,7 @@ def test_an_admin_makes_lists_and_revokes_keys(keyed: Keyed) -> None:
     entry = made.json()
     text = entry.pop("key")
     assert (entry["owner"], entry["scope"]) == ("Cy", "query")
-    assert entry["expires_at"] == "2100-01-01T00:00:00+00:00"
+    assert entry["expires_at"] == "2099-12-31T23:59:59+00:00"
     assert keyed.ask("GET", "/v1/recordings", text).status_code == 200
     location = made.headers["location"]
     assert keyed.ask("GET", location, "ada admin").json() == entry
@@ -257,7 +257,8 @@ def test_an_admin_makes_lists_and_revokes_keys(keyed: Keyed) -> None:
         ({"owner": "x" * 201}, "owner"),
         ({"scope": "all"}, "scope"),
         ({"expires": "soon"}, "expires"),
-        ({"expires": "9999-12-31"}, "expires"),
+        ({"expires": 0}, "expires"),
+        ({"expires": "0"}, "expires"),
         ({"secret": "mine"}, "secret"),
     ],
 )
@@ -309,7 +310,6 @@ def test_only_who_may_change_a_recording_changes_what_is_said_of_it(
         (("create", "--owner", "a\nb", "--scope", "query"), "owner"),
         (("create", "--owner", "a", "--scope", "all"), "--scope"),
         (("create", "--owner", "a", "--scope", "query", "--expires", "soon"), "soon"),
-        (("create", "--owner", "a", "--scope", "query", "--expires", "9999-12-31"), "9999"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused(
