@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Files of hashes, which look like secrets.
+HASHES := ^requirements\.lock$$|^benchmarks/results/|^index/calibration\.json$$
 
 .PHONY: demo test check described benchmark benchmark-full lock clean
 
@@ -12,10 +14,13 @@ demo: .venv/ready  ## Compose works, ingest them, damage them, find them. AUDIO=
 test: .venv/ready  ## Everything that must hold.
 	$(BIN)/pytest
 
-check: .venv/ready  ## Style and types.
+check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were left in a file.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --exclude-files '$(HASHES)' \
+		--exclude-lines 'bytes\.fromhex'
 
 described: .venv/ready  ## Whether all answers are as described, over CASES made-up requests for each route.
 	CASES=$(or $(CASES),1000) $(BIN)/pytest -s tests/test_described.py
