@@ -33,7 +33,7 @@ from index.library import Library
 from index.recording import Recording
 from index.writer import Writer
 from service.access import Asker, Guard, Ingester, Querier, Quotas
-from service.decoding import Decoder
+from service.decoding import Decoder, clip_limits
 from service.keys import install_keys
 from service.logs import install_request_ids
 from service.metadata import describe
@@ -140,9 +140,7 @@ class Service:
         self.settings = settings
         self.quotas = Quotas(settings)
         self.scans = Scans(settings)
-        self.limits = Limits(
-            max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
-        )
+        self.clip_limits = clip_limits(settings)
         self._on_load = on_load
         self._loading: asyncio.Future[Loaded] | None = None
         self._writing = threading.Lock()
@@ -319,7 +317,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         loaded = service.loaded()
         service.require_room()  # before its body is read
         service.quotas.require_audio(asker)
-        name, make = await _clip(request, loaded, service.limits)
+        name, make = await _clip(request, loaded, service.clip_limits)
 
         def work() -> tuple[Answer, Fingerprint]:
             started = time.perf_counter()

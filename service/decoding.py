@@ -23,6 +23,12 @@ _LEAST_TIME, _SLOWEST = 60.0, 0.02
 _IN_MEMORY = 16 * 2**20  # bytes that a worker is sent; more it reads from a temporary file
 
 
+def clip_limits(settings: Settings) -> Limits:
+    """How much a clip may be that is asked about."""
+    longest = min(settings.max_clip, settings.max_duration)
+    return Limits(max_seconds=longest.total_seconds(), max_bytes=int(settings.max_upload))
+
+
 class Decoder:
     """Makes fingerprints of uploads; threads may share it."""
 
@@ -30,6 +36,7 @@ class Decoder:
         self._limits = Limits(
             max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
         )
+        self._clip_limits = clip_limits(settings)
         self._encoder = encoder
         self._workers: Workers | None = None
         if settings.isolate:
@@ -39,9 +46,9 @@ class Decoder:
     def clip(self, upload: BinaryIO, name: str) -> Fingerprint:
         """The fingerprint of a clip, or the one that it is (.emk). Raises AudioError."""
         if self._workers is None:
-            return fingerprint_clip(upload, name, self._encoder, self._limits)
+            return fingerprint_clip(upload, name, self._encoder, self._clip_limits)
         with _as_source(upload) as source:
-            return _told(self._workers.submit(_clip, source, name, self._limits), name)
+            return _told(self._workers.submit(_clip, source, name, self._clip_limits), name)
 
     def recording(self, upload: BinaryIO, name: str) -> Fingerprint:
         """The fingerprint of what becomes a recording. Raises AudioError."""

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         default=timedelta(hours=4),
         description="Longest audio that is fingerprinted; longer is refused as too-long.",
     )
+    max_clip: Duration = Field(
+        default=timedelta(minutes=10),
+        description="Longest clip that the server answers a query for, as it takes a turn until it is "
+        "answered; longer is refused as too-long, and can be scanned.",
+    )
     max_size: ByteSize = Field(
         default=ByteSize(4 * 2**30),
         gt=0,

@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,8 @@ from server import Server
 
 import service.decoding
 import service.workers
+from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 
 FORM = {"rightsholder": "Me", "rights": "owned"}
 
@@ -73,3 +76,20 @@ def test_a_decoder_that_cannot_be_started_is_no_clips_fault(
             refused = ask(client, clip)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert ask(client, clip).status_code == 200
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_clip_may_be_less_long_than_a_recording(
+    isolate: bool, library: Path, tmp_path: Path
+) -> None:
+    song = write(tmp_path / "new.flac", melody(60, 8.0)).read_bytes()
+    made = fingerprint(tmp_path / "new.flac", Encoder.load(), QUERY_EVERY)
+    settings = {"isolate": isolate, "jobs": 1, "max_clip": timedelta(seconds=6)}
+    with Server(library=library, **settings) as client:
+        refused = ask(client, song)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (422, "too-long")
+        media_type = {"Content-Type": "application/vnd.earmark.fingerprint"}
+        refused = client.post("/v1/query", content=made.to_bytes(), headers=media_type)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (422, "too-long")
+        added = client.post("/v1/recordings", files={"audio": ("new.flac", song)}, data=FORM)
+        assert added.status_code == 201, added.text
