@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -36,15 +37,24 @@ import av
 import numpy as np
 import psutil
 import soundfile
+import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 from tqdm import tqdm
 
 from benchmarks.codecs import BIT_EXACT
 from benchmarks.journal import Journal
+from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
-from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
+from fingerprint.fingerprint import (
+    QUERY_EVERY,
+    REFERENCE_EVERY,
+    Fingerprint,
+    fingerprint_samples,
+)
 from index.library import Library
 from index.recording import Metadata
 from service.decoding import Decoder
@@ -147,17 +157,21 @@ def seeds() -> dict[str, bytes]:
         files[name] = file.getvalue()
     noise = np.random.default_rng(0).bytes(8_000)
     files |= {name: start + noise for name, start in _BEGINNINGS.items()}
-    clip = io.BytesIO(files["pcm.wav"])
-    made = fingerprint(clip, Encoder.load(), QUERY_EVERY, name="clip")
+    made = fingerprint_samples(_at_8_khz(3.0), Encoder.load(), QUERY_EVERY, "clip")
+    made = replace(made, sha256="0" * 64)
     return files | {"clip.emk": made.to_bytes()}
 
 
-def _sound() -> NDArray[np.float32]:
+def _sound(seconds: float = SECONDS) -> NDArray[np.float32]:
     """Gliding tones under noise [shape=(n,)]."""
-    t = np.arange(round(SECONDS * RATE)) / RATE
+    t = np.arange(round(seconds * RATE)) / RATE
     rng = np.random.default_rng(0)
     tones = sum(np.sin(2 * np.pi * (f * t + 40 * t**2)) for f in (220, 554, 1318))
     return (0.2 * tones + 0.02 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+def _at_8_khz(seconds: float) -> NDArray[np.float32]:
+    return soxr.resample(_sound(seconds), RATE, SAMPLE_RATE)
 
 
 def _encoded(sound: NDArray[np.float32], container: str, encoder: str, rate: int) -> bytes:
@@ -181,6 +195,8 @@ def damaged(number: int, seed: int) -> tuple[str, bytes]:
     rng = np.random.default_rng([seed, number])
     name, other = rng.choice(list(seeds()), 2)
     data = seeds()[name]
+    if name.endswith(".emk") and rng.integers(4):
+        return str(name), untrue(data, rng)
     for _ in range(1 + rng.geometric(0.4)):
         data = _DAMAGES[rng.integers(len(_DAMAGES))](data, seeds()[other], rng)[:LARGEST]
     if data.startswith(b"OggS") and rng.integers(4):
@@ -197,6 +213,38 @@ def _with_ogg_sums(data: bytes) -> bytes:
         whole = whole[:22] + bytes(4) + whole[26:]
         pages += [whole[:22], _crc(whole, 32, 0x04C11DB7).to_bytes(4, "little"), whole[26:], rest]
     return b"".join(pages)
+
+
+_UNTRUE: tuple[Any, ...] = (
+    *(0, 1, -1, 5, 10**30, 0.5, 1e308, -1e-308, float("nan"), float("inf"), 2.9, 3.1, 60.0),
+    *(None, True, "", "0" * 64, [], {}, "[" * 2000),
+)
+
+
+def untrue(data: bytes, rng: Generator) -> bytes:
+    """A fingerprint whose file is whole, as damage to its bytes seldom leaves it, and that lies."""
+    tensors = load_tensors(data)
+    text = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    for _ in range(int(rng.integers(3))):
+        text[str(rng.choice(sorted(text)))] = json.dumps(_UNTRUE[rng.integers(len(_UNTRUE))])
+    for tensor in rng.permutation(sorted(tensors))[: rng.integers(3)]:
+        known = tensors[str(tensor)]
+        noise = rng.integers(-128 if known.dtype.kind == "i" else 0, 128, known.shape)
+        changed = (
+            known[: rng.integers(len(known) + 1)],
+            np.concatenate([known] * int(rng.integers(2, 40))),
+            np.zeros_like(known),
+            np.full_like(known, np.iinfo(known.dtype).min),
+            noise.astype(known.dtype),
+            known.astype(np.float32),
+            known[:, : rng.integers(known.shape[1] + 1)],
+            None,
+        )[rng.integers(8)]
+        if changed is None:
+            del tensors[str(tensor)]
+        else:
+            tensors[str(tensor)] = np.ascontiguousarray(changed)
+    return save_tensors(tensors, text)
 
 
 def _place(data: bytes, rng: Generator) -> int:
@@ -280,7 +328,7 @@ class Sandbox:
         self.encoder = Encoder.load()
         self._decoder = Decoder(settings, self.encoder)
         self._library = Library.open(folder / "library", self.encoder, create=True)
-        made = fingerprint(io.BytesIO(seeds()["pcm.wav"]), self.encoder, REFERENCE_EVERY, name="it")
+        made = fingerprint_samples(_at_8_khz(20.0), self.encoder, REFERENCE_EVERY, "it")
         about = Metadata(source="it", rightsholder="-", rights="owned")
         with self._library.writer() as writer:
             writer.add(made, about)
@@ -471,7 +519,7 @@ def explode(settings: Settings, folder: Path) -> Iterator[dict[str, Any]]:
         for name, data in bombs().items():
             _forget_peaks()
             began = time.monotonic()
-            outcome = sandbox.outcome(name, data)
+            outcome = sandbox.outcome(name, data, as_recording=not name.endswith(".emk"))
             yield {
                 "bomb": name,
                 "bytes": len(data),

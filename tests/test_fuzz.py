@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.fuzz import Sandbox, bombs, damaged, explode, hear, workers
+from benchmarks.fuzz import Sandbox, bombs, damaged, explode, hear, seeds, untrue, workers
 from service.settings import Settings
 
 SETTINGS = Settings(jobs=2, max_duration=timedelta(seconds=60))
@@ -27,6 +28,16 @@ def test_damaged_files_end_in_a_fingerprint_or_in_one_error(
     outcomes = {number: hear(sandbox, number, 7, tmp_path)["outcome"] for number in range(300)}
     assert {n: outcome for n, outcome in outcomes.items() if outcome not in HARMLESS} == {}
     assert before <= {process.pid for process in workers()}, "a worker died"
+
+
+def test_fingerprints_that_lie_are_refused_or_searched_for(sandbox: Sandbox) -> None:
+    true = seeds()["clip.emk"]
+    outcomes = {
+        number: sandbox.outcome("clip.emk", untrue(true, np.random.default_rng(number)))
+        for number in range(60)
+    }
+    assert set(outcomes.values()) <= HARMLESS, outcomes
+    assert {"decoded", "undecodable"} <= set(outcomes.values())
 
 
 def test_a_damaged_file_can_be_made_again() -> None:
