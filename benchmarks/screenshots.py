@@ -1,4 +1,4 @@
-"""The pages as a browser shows them, for README: `docs/ask.png`, `docs/library.png`.
+"""The pages as a browser shows them, for README: ask, library, scans and keys `.png` in `docs/`.
 
     python -m benchmarks.screenshots [--folder docs]
 
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import click
@@ -19,6 +20,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.picture import find
 from fingerprint.encoder import Encoder
+from index.key import end_of
+from index.library import Library
 
 WIDTH, HEIGHT = 860, 640
 START = "from service.cli import main; main(prog_name='earmark')"
@@ -42,7 +45,19 @@ def server(library: Path) -> Iterator[str]:
         process.wait()
 
 
-def show(page: Page, address: str, clip: Path, folder: Path) -> None:
+def keys(library: Path) -> str:
+    """Make keys, as an operator would; an admin's, to be used."""
+    opened = Library.open(library, Encoder.load())
+    with opened.writer() as writer:
+        _, admin = writer.add_key("Archive", "admin", None)
+        writer.add_key("Blue Label", "ingest", end_of(date(2099, 12, 31)))
+        gone, _ = writer.add_key("A platform on trial", "query", None)
+        writer.revoke_key(gone.id)
+    opened.close()
+    return admin
+
+
+def show(page: Page, address: str, library: Path, clip: Path, folder: Path) -> None:
     """Take the pictures."""
     page.goto(address)
     page.get_by_label("Drop a file here").set_input_files(clip)
@@ -52,6 +67,17 @@ def show(page: Page, address: str, clip: Path, folder: Path) -> None:
     page.goto(f"{address}/library")
     page.locator("tbody tr").first.wait_for()
     page.screenshot(path=folder / "library.png", full_page=True)
+    page.goto(f"{address}/scans")
+    page.get_by_label("Dataset").set_input_files(clip)
+    page.get_by_role("button", name="Scan it").click()
+    page.get_by_role("button", name="Open the report").wait_for(timeout=120_000)
+    page.screenshot(path=folder / "scans.png", full_page=True)
+    admin = keys(library)
+    page.goto(f"{address}/keys")
+    page.get_by_role("dialog").get_by_label("Key").fill(admin)
+    page.get_by_role("button", name="Use it").click()
+    page.locator("tbody tr").first.wait_for()
+    page.screenshot(path=folder / "keys.png", full_page=True)
 
 
 @click.command(help="Take pictures of the pages.")
@@ -66,7 +92,7 @@ def main(folder: Path, chromium: str) -> None:
                 executable_path=chromium, args=["--no-sandbox", "--hide-scrollbars"]
             )
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-            show(page, address, clip, folder)
+            show(page, address, Path(name) / "library", clip, folder)
             browser.close()
 
 
