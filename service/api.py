@@ -145,7 +145,7 @@ class Service:
         self._loading: asyncio.Future[Loaded] | None = None
         self._writing = threading.Lock()
         self._fingerprinting: anyio.CapacityLimiter | None = None
-        self._taken = 0  # pieces of work that are done or wait for their turn
+        self.taken = 0  # pieces of work that are being done or wait for their turn
 
     def start(self) -> None:
         """Begin to load. Called in the event loop."""
@@ -184,17 +184,17 @@ class Service:
 
     def require_room(self) -> None:
         """Raises a 503 where as much waits for its turn as may."""
-        if self._taken >= self.settings.jobs + self.settings.waiting:
+        if self.taken >= self.settings.jobs + self.settings.waiting:
             raise unavailable("more is being asked than can be answered now")
 
     async def in_turn(self, work: Callable[[], Result]) -> Result:
         """Run CPU work off the event loop, `jobs` pieces at a time. Raises a 503 if too much waits."""
         self.require_room()
-        self._taken += 1
+        self.taken += 1
         try:
             return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
         finally:
-            self._taken -= 1
+            self.taken -= 1
 
     @contextmanager
     def writing(self, asker: Asker) -> Iterator[Writer]:
@@ -296,7 +296,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.get("/metrics", tags=["state"], response_class=PlainTextResponse, responses=described(503))
     def show_metrics() -> PlainTextResponse:
         """Latencies by route and stage, matches, errors by type, sizes: for Prometheus."""
-        text = metrics.text(service.loaded().library, service.scans)
+        text = metrics.text(service.loaded().library, service.scans, service.taken)
         return PlainTextResponse(text, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/healthz", tags=["state"])

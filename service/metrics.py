@@ -50,6 +50,10 @@ class Metrics:
         )
         self._recordings = self._gauge("earmark_recordings", "Recordings in the library.")
         self._seconds = self._gauge("earmark_recorded_seconds", "Their audio, in seconds.")
+        self._taken = self._gauge(
+            "earmark_requests_taken",
+            "Requests with sound that are worked on or wait for their turn.",
+        )
         self._waiting = self._gauge("earmark_scans_unfinished", "Scans that wait or are running.")
 
     def _gauge(self, name: str, meaning: str) -> Gauge:
@@ -70,11 +74,12 @@ class Metrics:
         for match in answer.matches:
             self._matches.labels(match.tier).inc()
 
-    def text(self, library: Library, scans: Scans) -> bytes:
-        """All of it, in Prometheus' text format."""
+    def text(self, library: Library, scans: Scans, taken: int) -> bytes:
+        """All of it, in Prometheus' text format; taken: requests that are worked on or wait."""
         snapshot = library.refresh()
         self._recordings.set(len(snapshot.recordings))
         self._seconds.set(snapshot.seconds)
+        self._taken.set(taken)
         self._waiting.set(scans.unfinished())
         return generate_latest(self.registry)
 

@@ -43,6 +43,7 @@ def test_overload_is_refused_at_once_and_what_waits_is_answered(
             for _ in range(room + 1)
         ]
         (refused,), answered = wait(asked, 60, FIRST_COMPLETED)
+        assert f"earmark_requests_taken {room}.0" in client.get("/metrics").text
         gate.set()
         problem = refused.result()
         assert problem.status_code == 503
