@@ -4,11 +4,13 @@ Until a library has its first key, whoever reaches the server (this machine only
 its operator. From then on every route under /v1 and /parts needs one.
 """
 
+import ipaddress
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 from fastapi import Depends, Request
@@ -136,6 +138,32 @@ def _item(kind: type[RateLimitItem], amount: int) -> RateLimitItem | None:
     return kind(amount) if amount else None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only; other names are not looked up."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_no_other_site(headers: dict[bytes, bytes]) -> None:
+    """Raises a 403 for what a browser of this machine asks for another site's page.
+
+    Browsers say so; not for a site whose name was made to lead here, which the request is then sent to.
+    """
+    site = headers.get(b"sec-fetch-site", b"none").decode("latin-1")
+    try:
+        host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
+    except ValueError:
+        host = ""
+    if site not in ("same-origin", "none") or not is_loopback(host):
+        raise ProblemError(
+            403,
+            "without keys this server answers this machine's programs and its own pages, under the name "
+            "localhost or a loopback address; to be asked otherwise, make a key: earmark keys create",
+        )
+
+
 class Guard:
     """Middleware: recognises the key of every request under GUARDED, or answers it with 401 or 429."""
 
@@ -153,6 +181,8 @@ class Guard:
             asker = await anyio.to_thread.run_sync(
                 self._recognise, headers.get(b"authorization", b"").decode("latin-1")
             )
+            if asker.key is None:
+                _require_no_other_site(headers)
             declared = headers.get(b"content-length", b"0")
             self._quotas.request(asker, int(declared) if declared.isdigit() else 0)
         except ProblemError as error:

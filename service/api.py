@@ -342,7 +342,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.post(
         "/v1/query",
         tags=["query"],
-        responses=described(400, 401, 413, 415, 422, 429, 503),
+        responses=described(400, 401, 403, 413, 415, 422, 429, 503),
         openapi_extra={"requestBody": _QUERY_BODY},
     )
     async def query(
@@ -419,7 +419,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         response.headers["Location"] = location
         return RecordingEntry.model_validate(recording)
 
-    @app.get("/v1/recordings", tags=["recordings"], responses=described(401, 422, 429, 503))
+    @app.get("/v1/recordings", tags=["recordings"], responses=described(401, 403, 422, 429, 503))
     def list_recordings(
         asker: Querier,
         q: Annotated[str | None, Query(description="Words of title, artist or source.")] = None,
@@ -436,7 +436,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.get(
         "/v1/recordings/{recording_id:path}",
         tags=["recordings"],
-        responses=described(401, 404, 422, 429, 503),
+        responses=described(401, 403, 404, 422, 429, 503),
     )
     def show_recording(recording_id: str, asker: Querier) -> RecordingEntry:
         """All that is recorded of one recording."""
@@ -479,7 +479,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         tags=["scans"],
         responses={
             202: {"headers": {"Location": {"schema": {"type": "string"}}}},
-            **described(400, 401, 413, 415, 422, 429, 503),
+            **described(400, 401, 403, 413, 415, 422, 429, 503),
         },
     )
     async def add_scan(
@@ -502,13 +502,15 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         response.headers["Location"] = f"/v1/scans/{entry.id}"
         return entry
 
-    @app.get("/v1/scans", tags=["scans"], responses=described(401, 429, 503))
+    @app.get("/v1/scans", tags=["scans"], responses=described(401, 403, 429, 503))
     def list_scans(asker: Querier) -> ScanPage:
         """One's scans, the newest first."""
         service.loaded()
         return ScanPage(scans=service.scans.all(asker))
 
-    @app.get("/v1/scans/{scan_id}", tags=["scans"], responses=described(401, 404, 422, 429, 503))
+    @app.get(
+        "/v1/scans/{scan_id}", tags=["scans"], responses=described(401, 403, 404, 422, 429, 503)
+    )
     def show_scan(scan_id: str, asker: Querier) -> ScanEntry:
         """What has become of a scan."""
         service.loaded()
@@ -518,7 +520,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         "/v1/scans/{scan_id}",
         status_code=204,
         tags=["scans"],
-        responses=described(401, 404, 422, 429, 503),
+        responses=described(401, 403, 404, 422, 429, 503),
     )
     def cancel_scan(scan_id: str, asker: Querier) -> None:
         """Cancel a scan; one that has ended is forgotten, with its report."""
@@ -529,7 +531,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         "/v1/scans/{scan_id}/report/{file}",
         tags=["scans"],
         response_class=FileResponse,
-        responses=described(401, 404, 422, 429, 503),
+        responses=described(401, 403, 404, 422, 429, 503),
     )
     def show_report(scan_id: str, file: str, asker: Querier) -> FileResponse:
         """A file of a scan's report: report.html, summary.json, files, segments, errors."""

@@ -1,6 +1,5 @@
 """`earmark serve`: the application of `service.api` under uvicorn; without keys, to this machine only."""
 
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -9,6 +8,7 @@ import uvicorn
 
 from fingerprint.encoder import Encoder
 from index.library import Library
+from service.access import is_loopback
 from service.api import create_app
 from service.logs import configure_logs
 from service.settings import Settings, SettingsError
@@ -75,11 +75,3 @@ def _has_keys(settings: Settings) -> bool:
         return library.has_keys()
     finally:
         library.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only; other names are not looked up."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

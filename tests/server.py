@@ -18,7 +18,9 @@ class Server:
         settings.setdefault("isolate", False)  # processes take seconds to start
         self._loaded = threading.Event()
         self._app = create_app(Settings(**settings), lambda result: self._loaded.set())
-        self.client = TestClient(self._app, raise_server_exceptions=False)
+        self.client = TestClient(
+            self._app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False
+        )
 
     def __enter__(self) -> TestClient:
         self.client.__enter__()

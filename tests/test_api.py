@@ -17,9 +17,9 @@ from server import Server
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 from index.library import Library
+from service.access import is_loopback
 from service.api import FINGERPRINT_MEDIA_TYPE
 from service.problems import STATUS_OF_CLIP_ERROR
-from service.server import is_loopback
 
 Conforms = Callable[[object, str], None]
 Problem = Callable[[httpx.Response, int], dict[str, Any]]

@@ -279,6 +279,38 @@ def test_the_first_key_is_not_made_by_whoever_reaches_the_server(library: Path) 
         assert client.get("/v1/keys").json() == {"keys": []}
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.rebound.example:8000"}, 403),
+        ({"Host": ""}, 403),
+    ],
+)
+def test_without_keys_pages_of_other_sites_are_not_answered(
+    headers: dict[str, str], status: int, library: Path
+) -> None:
+    with Server(library=library) as client:
+        response = client.get("/v1/recordings", headers=headers)
+        assert response.status_code == status, response.text
+        if status == 403:
+            assert "earmark keys create" in response.json()["detail"]
+
+
+def test_with_keys_a_server_answers_under_any_name(keyed: Keyed) -> None:
+    headers = {"Host": "earmark.example", "Sec-Fetch-Site": "cross-site"}
+    assert keyed.ask("GET", "/v1/recordings", "bo query", headers=headers).status_code == 200
+
+
 def test_only_who_may_change_a_recording_changes_what_is_said_of_it(
     keyed: Keyed, tmp_path: Path
 ) -> None:
