@@ -12,7 +12,7 @@ demo: .venv/ready  ## Compose works, ingest them, damage them, find them. AUDIO=
 	$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
 
 test: .venv/ready  ## Everything that must hold.
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were left in a file.
 	$(BIN)/ruff check .
