@@ -6,7 +6,8 @@ commands that need them and never at the top of this file.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -39,11 +40,14 @@ from service.command import (
 )
 
 if TYPE_CHECKING:
+    from fingerprint.encoder import Encoder
     from fingerprint.fingerprint import Fingerprint
     from index.library import Library
-    from service.ingest import Candidate
+    from index.writer import Writer
+    from service.ingest import Candidate, Make
     from service.metadata import MetadataTable
     from service.query import Answer
+    from service.settings import Settings
 
 
 @main.command(short_help="Add recordings to the library.", epilog=EXIT_STATUSES)
@@ -61,6 +65,10 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="What is known of the files: a CSV, a row each, or a DDEX ERN 4 message (.xml).",
 )
+@click.option("--owner", metavar="NAME", help="The owner of keys whose recordings these become.")
+@click.option("--private", is_flag=True, help="They answer this owner's queries only.")
+@click.option("--job", is_flag=True, hidden=True, help="As the server's jobs: patient, isolated.")
+@click.option("--key", metavar="ID", hidden=True, help="The key that the audit log names.")
 @jobs_option
 @json_option
 @library_option
@@ -70,6 +78,10 @@ def ingest(
     rights: str | None,
     licence_until: str | None,
     metadata_file: str | None,
+    owner: str | None,
+    private: bool,
+    job: bool,
+    key: str | None,
     as_json: bool,
 ) -> None:
     """Add recordings to the library, which is made if it is not there.
@@ -77,11 +89,13 @@ def ingest(
     \b
     Examples:
       earmark ingest album/ single.flac --rightsholder "Blue Label" --rights owned
-      earmark ingest archive/ --metadata archive.csv
+      earmark ingest back-catalogue/ --metadata back-catalogue.csv
+      earmark ingest delivery.zip --rightsholder "Blue Label" --rights owned
       earmark ingest delivery/ --metadata delivery/release.xml --rightsholder "Blue Label" \\
           --rights licensed --licence-until 2027-12-31
 
-    PATH is a file or a folder. Folders are searched through for audio and video files by their
+    PATH is a file, a folder or an archive (.zip, .tar, .tar.gz, .tar.zst), which is read as a folder
+    and not unpacked. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
     changes nothing and is not decoded. Nothing is added without a rights basis: --rightsholder and
     --rights, or those columns in every row of the metadata.
@@ -106,6 +120,8 @@ def ingest(
     from service.metadata import MetadataError
 
     settings = current_settings()
+    if private and owner is None and not job:
+        raise click.UsageError("--private: whose? give --owner too")
     try:
         table = _metadata(Path(metadata_file)) if metadata_file else None
     except MetadataError as error:
@@ -115,7 +131,7 @@ def ingest(
         for column in table.unknown_columns:
             complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
     for name, value in given.items():
-        lacking = [row.number for row in table.rows if name not in row.fields] if table else [0]
+        lacking = table.lacking(name) if table else [0]
         if not value and lacking:
             where = f" (or in {table.unit} {lacking[0]} of {metadata_file})" if table else ""
             raise click.UsageError(f"no rights basis: --{name} is missing{where}")
@@ -133,14 +149,21 @@ def ingest(
     library = open_library(settings, encoder, create=True)
     _tell_cost(library, candidates)
     stop = Event()
-    with stopping(stop) as signals, progress(sum(it.size for it in candidates), "B") as bar:
+    with (
+        stopping(stop) as signals,
+        progress(sum(it.size for it in candidates), "B") as bar,
+        _ways(settings, library, encoder, key, stop, job) as (make, writing),
+    ):
         outcomes = ingest_files(
             library,
-            encoder,
             candidates,
+            make,
+            writing,
             limits=limits_of(settings),
             jobs=settings.jobs,
             stop=stop,
+            owner=owner,
+            private=private,
             on_read=lambda candidate: bar.update(candidate.size),
         )
         for outcome in chain(failures, outcomes):
@@ -160,6 +183,32 @@ def ingest(
         complain(f"stopped: what was finished is committed, {left} files were not begun")
         sys.exit(128 + signals[0])
     finish(counts["failed"])
+
+
+@contextmanager
+def _ways(
+    settings: "Settings",
+    library: "Library",
+    encoder: "Encoder",
+    key: str | None,
+    stop: Event,
+    job: bool,
+) -> "Iterator[tuple[Make, Callable[[], AbstractContextManager[Writer]]]]":
+    """How sounds are fingerprinted and how the library is written.
+
+    A job of the server does the one in processes that may die of it, and shares the other.
+    """
+    from service.decoding import Decoder
+    from service.ingest import made_here
+    from service.writing import writer_in_turn
+
+    limits = limits_of(settings)
+    if job:
+        with closing(Decoder(settings, encoder, limits)) as decoder:
+            yield decoder.of_source, lambda: writer_in_turn(library, key, stop.wait)
+    else:
+        with library.writer(key) as writer:
+            yield made_here(encoder, limits), lambda: nullcontext(writer)
 
 
 def _metadata(path: Path) -> "MetadataTable":

@@ -14,6 +14,7 @@ bytes. Names in an archive or a manifest lead nowhere outside of the dataset.
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -27,12 +28,23 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from fingerprint.errors import AudioError, EarmarkError
-from service.ingest import AUDIO_EXTENSIONS
 from service.labels import Labels, labels_of, path_of
 from service.wording import as_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from fingerprint.audio import Limits
+
+# What a folder is searched for; a file that is named itself is tried whatever it is called.
+AUDIO_EXTENSIONS = frozenset(
+    f".{name}"
+    for names in (
+        "aac ac3 aif aifc aiff alac amr ape au caf dts flac m4a m4b mka mp2 mp3 oga ogg opus spx",
+        "tta wav wma wv 3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv",
+    )
+    for name in names.split()
+)
 
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
 MANIFESTS = tuple(
@@ -50,6 +62,7 @@ MOST_IN_MEMORY = 256 * 2**20
 _MOST_RATIO = 200
 _MOST_SIDECAR = 2**20  # bytes of JSON beside a sound
 _MOST_LINE = 2**20  # characters of a manifest's line
+_READ_BYTES = 1 << 20
 _ROWS = 8  # of a Parquet file read at once
 _DRAINED = 1000  # members after which a tar file's list of them is emptied
 
@@ -153,6 +166,30 @@ def is_container(path: Path) -> bool:
 def is_sound(name: str) -> bool:
     """Whether a name's extension is one of sounds or videos."""
     return PurePosixPath(name).suffix.lower() in AUDIO_EXTENSIONS
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name says that it is an archive of others."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
+    """SHA-256 and bytes of a sound's content. Raises AudioError where it cannot be read or is too large."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with source.open() as file:
+            while data := file.read(_READ_BYTES):
+                digest.update(data)
+                size += len(data)
+                if size > limits.max_bytes:
+                    most = f"is larger than {limits.max_bytes / 2**20:,.4g} MiB"
+                    raise AudioError("too-large", f"{name}: {most}; raise the limit")
+    except AudioError:
+        raise
+    except Exception as error:  # what the reader of an archive makes of damage
+        reason = str(error) or type(error).__name__
+        raise AudioError("undecodable", f"{name}: is damaged ({reason})") from error
+    return digest.hexdigest(), size
 
 
 def size_of(dataset: Path) -> int:

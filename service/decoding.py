@@ -32,8 +32,9 @@ def clip_limits(settings: Settings) -> Limits:
 class Decoder:
     """Makes fingerprints of uploads; threads may share it."""
 
-    def __init__(self, settings: Settings, encoder: Encoder) -> None:
-        self._limits = Limits(
+    def __init__(self, settings: Settings, encoder: Encoder, limits: Limits | None = None) -> None:
+        """limits : of what becomes a recording; by default those of an upload"""
+        self._limits = limits or Limits(
             max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
         )
         self._clip_limits = clip_limits(settings)
@@ -55,7 +56,14 @@ class Decoder:
         if self._workers is None:
             return _made(upload, name, self._encoder, self._limits)
         with _as_source(upload) as source:
-            return _told(self._workers.submit(_recording, source, name, self._limits), name)
+            return self.of_source(source, name)
+
+    def of_source(self, source: Source, name: str) -> Fingerprint:
+        """The fingerprint of what becomes a recording, where it is. Raises AudioError."""
+        if self._workers is None:
+            with source.open() as file:
+                return _made(file, name, self._encoder, self._limits)
+        return _told(self._workers.submit(_recording, source, name, self._limits), name)
 
     def close(self) -> None:
         """End the workers, once they have done what they are at."""

@@ -98,7 +98,7 @@ class MetadataTable:
             found = [
                 resolved[path]
                 for place in places
-                if (path := (place / row.file).resolve()) in resolved
+                if "\0" not in row.file and (path := (place / row.file).resolve()) in resolved
             ][:1] or named.get(row.file, [])
             if not row.file or not found:
                 unused.append(row)
@@ -110,6 +110,10 @@ class MetadataTable:
                     problem = f"{self.unit} {assigned[file].number} is about the same file"
                 assigned[file] = replace(row, problem=problem)
         return assigned, unused
+
+    def lacking(self, name: str) -> list[int]:
+        """The numbers of the rows that do not say this."""
+        return [row.number for row in self.rows if name not in row.fields]
 
     def where(self, row: Row) -> str:
         """`catalogue.csv, row 5`."""

@@ -7,7 +7,6 @@ copy is noted with what was heard in the first and not decoded. Workers are proc
 can kill without harm. What is in the journal is not done again.
 """
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from threading import Event
 
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
-from service.dataset import Member, members
+from service.dataset import Member, identify, members
 from service.journal import Journal, Noted
 from service.listen import Heard, Task, listen, set_up
 from service.query import ClipError
@@ -25,7 +24,6 @@ from service.workers import Bounds, Workers
 
 # A commit waits for the disk: often enough to lose little work to a kill.
 COMMIT_EVERY = 1.0  # s
-_READ_BYTES = 1 << 20
 # Seconds of work that a second of sound may take, with and without hypotheses; and any sound at all.
 _SLOWEST, _SLOWEST_ALTERED, _LEAST_TIME = 0.05, 0.25, 120.0
 
@@ -95,21 +93,10 @@ def _identify(member: Member, limits: Limits, probe: bool) -> Identity | None:
         return member.problem
     if probe:
         return None
-    digest, size = hashlib.sha256(), 0
     try:
-        with member.source.open() as file:
-            while data := file.read(_READ_BYTES):
-                digest.update(data)
-                size += len(data)
-                if size > limits.max_bytes:
-                    most = f"is larger than {limits.max_bytes / 2**20:,.4g} MiB"
-                    return AudioError("too-large", f"{member.name}: {most}; raise the limit")
+        return identify(member.source, member.name, limits)
     except AudioError as error:
         return error
-    except Exception as error:  # what the reader of an archive makes of damage
-        reason = str(error) or type(error).__name__
-        return AudioError("undecodable", f"{member.name}: is damaged ({reason})")
-    return digest.hexdigest(), size
 
 
 class _Work:

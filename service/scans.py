@@ -31,8 +31,7 @@ from pydantic import BaseModel, Field
 
 from service.access import Asker
 from service.command import SOME_FAILED
-from service.dataset import CONTAINERS
-from service.ingest import AUDIO_EXTENSIONS
+from service.dataset import AUDIO_EXTENSIONS, CONTAINERS
 from service.journal import FILE as JOURNAL
 from service.journal import LOCK
 from service.problems import ProblemError

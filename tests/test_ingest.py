@@ -1,5 +1,6 @@
 """What an ingest takes in, and what it knows of each file."""
 
+import tarfile
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ from melodies import RATE, melody, write
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from index.library import Library
+from service.dataset import AUDIO_EXTENSIONS
 from service.estimate import estimate
-from service.ingest import AUDIO_EXTENSIONS, Candidate, Outcome, find_candidates, ingest
+from service.ingest import Candidate, Outcome, find_candidates, ingest, made_here
 from service.metadata import MetadataError, MetadataTable, describe
 
 RIGHTS = {"rightsholder": "Me", "rights": "owned"}
@@ -43,7 +45,8 @@ def take_in(
     encoder = Encoder.load()
     library = Library.open(folder / "library", encoder, create=True)
     stop = stop or Event()
-    outcomes = ingest(library, encoder, candidates, limits=Limits(), jobs=1, stop=stop)
+    make = made_here(encoder, Limits())
+    outcomes = ingest(library, candidates, make, library.writer, limits=Limits(), jobs=1, stop=stop)
     return library, list(outcomes)
 
 
@@ -225,6 +228,33 @@ def test_a_stopped_ingest_begins_no_other_file(tmp_path: Path) -> None:
     library, outcomes = take_in(tmp_path, [Candidate(song, fields=RIGHTS)], stop)
     assert outcomes == []
     assert library.info()["recordings"] == 0
+
+
+def test_an_archive_is_read_as_a_folder(tmp_path: Path) -> None:
+    songs = [write(tmp_path / f"{seed}.wav", melody(seed, 3.0)) for seed in range(3)]
+    packed = tmp_path / "album.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        for song, name in zip(
+            songs, ("cd 1/one.wav", "cd 2/one.wav", "../../out.wav"), strict=True
+        ):
+            archive.add(song, name)
+        archive.add(write(tmp_path / "quiet.wav", melody(5, 0.1)), "short.wav")
+    rows = table(tmp_path, "file,title\ncd 2/one.wav,Second\nout.wav,Out\nthree.wav,Third\n")
+    candidates, failures, unused = find_candidates([packed], RIGHTS, rows)
+    assert not failures
+    assert [row.file for row in unused] == ["three.wav"]
+    library, outcomes = take_in(tmp_path, candidates)
+    told = {str(Path(it.file).relative_to(packed)): it.status for it in outcomes}
+    assert told == {
+        "cd 1/one.wav": "added",
+        "cd 2/one.wav": "added",
+        "out.wav": "added",
+        "short.wav": "failed",
+    }
+    (error,) = [it.error for it in outcomes if it.error]
+    assert error["type"] == "too-short"
+    titles = sorted((it.source, it.title or "") for it in library.recordings()[0])
+    assert titles == [("one.wav", ""), ("one.wav", "Second"), ("out.wav", "Out")]
 
 
 def test_extensions_are_written_as_they_are_compared() -> None:
