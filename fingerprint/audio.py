@@ -250,7 +250,7 @@ class AudioStream:
         for rate, signal in self._signal():
             seconds += signal.shape[1] / rate
             if seconds > self._limits.max_seconds:
-                raise _too_long(self.name, self._limits.max_seconds)
+                raise _too_long(self.name, self._limits.max_seconds, self._limits.max_seconds)
             if shape != (rate, len(signal)):
                 if resampler is not None:
                     yield from _flush(resampler)
@@ -541,8 +541,9 @@ def _too_large(name: str, max_bytes: int) -> AudioError:
     )
 
 
-def _too_long(name: str, max_seconds: float) -> AudioError:
+def _too_long(name: str, max_seconds: float, decoded: float = 0.0) -> AudioError:
     return AudioError(
         "too-long",
         f"{name}: is longer than {max_seconds:,.6g} s; raise the limit or split the file",
+        decoded,
     )

@@ -26,15 +26,18 @@ class AudioError(EarmarkError):
         What is wrong, as the contract names it.
     detail : str
         One printable line for people: where, what, what to do.
+    seconds : float
+        What it took to find out: seconds that were decoded, or went by.
     """
 
-    def __init__(self, type: AudioErrorType, detail: str) -> None:
+    def __init__(self, type: AudioErrorType, detail: str, seconds: float = 0.0) -> None:
         # File names and libraries' messages may hold line ends, terminal codes, half characters.
         printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in detail)
         super().__init__(printable)
         self.type: AudioErrorType = type
         self.detail = printable
+        self.seconds = seconds
 
-    def __reduce__(self) -> tuple[type["AudioError"], tuple[AudioErrorType, str]]:
+    def __reduce__(self) -> tuple[type["AudioError"], tuple[AudioErrorType, str, float]]:
         """Decoding runs in worker processes: an error has to survive the way back."""
-        return AudioError, (self.type, self.detail)
+        return AudioError, (self.type, self.detail, self.seconds)

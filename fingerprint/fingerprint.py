@@ -239,13 +239,17 @@ class _Heard:
             raise AudioError(
                 "too-short",
                 f"{name}: lasts {seconds:.2f} s; at least {SHORTEST} s of sound are needed",
+                seconds,
             )
         if not self.audible:
-            raise AudioError("silent", f"{name}: {seconds:.1f} s of silence; nothing to recognise")
+            raise AudioError(
+                "silent", f"{name}: {seconds:.1f} s of silence; nothing to recognise", seconds
+            )
         if self.audible < (SHORTEST * SAMPLE_RATE - FFT) // HOP + 1:
             raise AudioError(
                 "too-short",
                 f"{name}: hardly any sound in {seconds:.1f} s; at least {SHORTEST} s are needed",
+                seconds,
             )
 
 

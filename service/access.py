@@ -97,35 +97,35 @@ class Quotas:
 
     def request(self, asker: Asker, size: int) -> None:
         """Count a request with a body of that many bytes. Raises a 429."""
-        self._count(asker, self._requests, 1, "requests a minute")
-        self._count(asker, self._bytes, size, _BYTES)
+        self._count(asker.id, self._requests, 1, "requests a minute")
+        self._count(asker.id, self._bytes, size, _BYTES)
 
     def body(self, asker: Asker, size: int) -> None:
         """Count bytes of a body that did not say how long it would be: what comes after it is refused."""
         if asker.key is not None and self._bytes is not None and size:
             self._limiter.hit(self._bytes, _BYTES, asker.key.id, cost=size)
 
-    def audio(self, asker: Asker, seconds: float) -> None:
+    def audio(self, key: str | None, seconds: float) -> None:
         """Count seconds of audio that were decoded: what comes after them is refused."""
-        if asker.key is not None and self._seconds is not None:
-            self._limiter.hit(self._seconds, "audio", asker.key.id, cost=math.ceil(seconds))
+        if key is not None and self._seconds is not None and seconds:
+            self._limiter.hit(self._seconds, "audio", key, cost=math.ceil(seconds))
 
-    def require_audio(self, asker: Asker) -> None:
+    def require_audio(self, key: str | None) -> None:
         """Raises a 429 where the day's seconds of audio are used up."""
-        self._require(asker, self._seconds, 1, "audio", "seconds of audio a day")
+        self._require(key, self._seconds, 1, "audio", "seconds of audio a day")
 
-    def _count(self, asker: Asker, item: RateLimitItem | None, cost: int, what: str) -> None:
-        self._require(asker, item, cost, what, what)
-        if asker.key is not None and item is not None and cost:
-            self._limiter.hit(item, what, asker.key.id, cost=cost)
+    def _count(self, key: str | None, item: RateLimitItem | None, cost: int, what: str) -> None:
+        self._require(key, item, cost, what, what)
+        if key is not None and item is not None and cost:
+            self._limiter.hit(item, what, key, cost=cost)
 
     def _require(
-        self, asker: Asker, item: RateLimitItem | None, cost: int, name: str, what: str
+        self, key: str | None, item: RateLimitItem | None, cost: int, name: str, what: str
     ) -> None:
-        if asker.key is None or item is None or not cost:
+        if key is None or item is None or not cost:
             return
-        if not self._limiter.test(item, name, asker.key.id, cost=cost):
-            reset = self._limiter.get_window_stats(item, name, asker.key.id).reset_time
+        if not self._limiter.test(item, name, key, cost=cost):
+            reset = self._limiter.get_window_stats(item, name, key).reset_time
             seconds = max(1, math.ceil(reset - time.time()))
             raise ProblemError(
                 429,

@@ -5,6 +5,7 @@ import io
 import threading
 import time
 import wave
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -16,11 +17,11 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 import numpy as np
-from fastapi import Body, FastAPI, Form, Query, Request, Response, UploadFile
+from fastapi import Body, FastAPI, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile as StarletteUploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,11 +35,14 @@ from index.recording import Recording
 from index.writer import Writer
 from service.access import Asker, Guard, Ingester, Querier, Quotas
 from service.decoding import Decoder, clip_limits
+from service.ingest_routes import install_ingests
+from service.ingests import Ingests
 from service.keys import install_keys
 from service.logs import install_request_ids
 from service.metadata import describe
 from service.metrics import Metrics, Timed
 from service.problems import (
+    RETRY_SECONDS,
     ProblemError,
     describe_problems,
     described,
@@ -58,21 +62,23 @@ from service.recording import (
     Rights,
     Text,
 )
-from service.scans import ScanEntry, ScanPage, Scans
+from service.scan_routes import install_scans
+from service.scans import Scans
 from service.settings import Settings
+from service.uploads import File, file_name
 from service.web import install_pages
 from service.wording import as_text
+from service.writing import writer_in_turn
 
 FINGERPRINT_MEDIA_TYPE = "application/vnd.earmark.fingerprint"
 
 # What a multipart body may hold beside the file itself, in bytes.
 _OTHER_PARTS = 2**20
-# How long a request waits for another one of this server that is writing, in seconds.
-_WRITE_WAIT = 10.0
+# How long a request waits for another one of this server that is writing, and for another process, in s.
+_WRITE_WAIT, _PROCESS_WAIT = 10.0, 3.0
 PAGE = 100
 
 Result = TypeVar("Result")
-File = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
 OnLoad = Callable[[Library | BaseException], None]
 
 
@@ -108,16 +114,6 @@ class NewRecording(BaseModel):
     )
 
 
-class NewScan(BaseModel):
-    """The form that a scan is asked for with."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    dataset: File
-    probe: Flag = Field(default=False, description="Look at windows of each file first.")
-    thorough: Flag = Field(default=False, description="Look at long files as closely as at clips.")
-
-
 class Health(BaseModel):
     """The server's state."""
 
@@ -140,12 +136,14 @@ class Service:
         self.settings = settings
         self.quotas = Quotas(settings)
         self.scans = Scans(settings)
+        self.ingests = Ingests(settings, self.quotas)
         self.clip_limits = clip_limits(settings)
         self._on_load = on_load
         self._loading: asyncio.Future[Loaded] | None = None
         self._writing = threading.Lock()
         self._fingerprinting: anyio.CapacityLimiter | None = None
-        self.taken = 0  # pieces of work that are being done or wait for their turn
+        # pieces of work that are being done or wait for their turn, by the key that they are for
+        self._taken: Counter[str | None] = Counter()
 
     def start(self) -> None:
         """Begin to load. Called in the event loop."""
@@ -154,10 +152,11 @@ class Service:
         self._loading.add_done_callback(self._tell)
 
     async def stop(self) -> None:
-        """Let go of the library, and of scans, which go on with the next server."""
+        """Let go of the library, and of jobs, which go on with the next server."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
-            await anyio.to_thread.run_sync(self.scans.stop)
+            for jobs in (self.scans, self.ingests):
+                await anyio.to_thread.run_sync(jobs.stop)
             if self._loading.exception() is None:
                 loaded = self._loading.result()
                 await anyio.to_thread.run_sync(loaded.decoder.close)
@@ -168,6 +167,7 @@ class Service:
         library = Library.open(self.settings.library, encoder, create=True)
         _warm(library, encoder)
         self.scans.start()
+        self.ingests.start()
         return Loaded(library, encoder, Decoder(self.settings, encoder))
 
     def _tell(self, loading: "asyncio.Future[Loaded]") -> None:
@@ -182,19 +182,33 @@ class Service:
             raise unavailable(f"the library cannot be used: {error}")
         return self._loading.result()
 
-    def require_room(self) -> None:
-        """Raises a 503 where as much waits for its turn as may."""
+    @property
+    def taken(self) -> int:
+        """Pieces of work that are being done or wait for their turn."""
+        return sum(tuple(self._taken.values()))
+
+    def require_room(self, asker: Asker) -> None:
+        """Raises a 503 where as much waits for its turn as may, a 429 where as much of one key does."""
+        most = self.settings.waiting_per_key
+        if asker.id is not None and most and self._taken[asker.id] >= most:
+            raise ProblemError(
+                429,
+                f"{most} requests of this key are being answered; come again when one of them is",
+                headers={"Retry-After": RETRY_SECONDS},
+            )
         if self.taken >= self.settings.jobs + self.settings.waiting:
             raise unavailable("more is being asked than can be answered now")
 
-    async def in_turn(self, work: Callable[[], Result]) -> Result:
-        """Run CPU work off the event loop, `jobs` pieces at a time. Raises a 503 if too much waits."""
-        self.require_room()
-        self.taken += 1
+    async def in_turn(self, asker: Asker, work: Callable[[], Result]) -> Result:
+        """Run CPU work off the event loop, `jobs` pieces at a time. Raises as `require_room` does."""
+        self.require_room(asker)
+        self._taken[asker.id] += 1
         try:
             return await anyio.to_thread.run_sync(work, limiter=self._fingerprinting)
         finally:
-            self.taken -= 1
+            self._taken[asker.id] -= 1
+            if not self._taken[asker.id]:
+                del self._taken[asker.id]
 
     @contextmanager
     def writing(self, asker: Asker) -> Iterator[Writer]:
@@ -203,7 +217,13 @@ class Service:
         if not self._writing.acquire(timeout=_WRITE_WAIT):
             raise unavailable("other requests are writing to the library")
         try:
-            with library.writer(asker.id) as writer:
+            until = time.monotonic() + _PROCESS_WAIT
+
+            def give_up(seconds: float) -> bool:
+                time.sleep(seconds)
+                return time.monotonic() > until
+
+            with writer_in_turn(library, asker.id, give_up) as writer:
                 yield writer
         finally:
             self._writing.release()
@@ -296,7 +316,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.get("/metrics", tags=["state"], response_class=PlainTextResponse, responses=described(503))
     def show_metrics() -> PlainTextResponse:
         """Latencies by route and stage, matches, errors by type, sizes: for Prometheus."""
-        text = metrics.text(service.loaded().library, service.scans, service.taken)
+        text = metrics.text(service.loaded().library, service.scans, service.ingests, service.taken)
         return PlainTextResponse(text, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/healthz", tags=["state"])
@@ -310,20 +330,29 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         service.loaded()
         return Health(status="ready")
 
+    def decoded(asker: Asker, make: Callable[[], Fingerprint]) -> Fingerprint:
+        """What `make` makes of a sound; its seconds count, also where it comes to nothing."""
+        try:
+            with metrics.stage("decode"):
+                made = make()
+        except AudioError as error:
+            service.quotas.audio(asker.id, error.seconds)
+            raise
+        service.quotas.audio(asker.id, made.duration)
+        return made
+
     async def ask(
         request: Request, asker: Asker, max_e_value: float | None = None
     ) -> tuple[Answer, Fingerprint]:
         """The answer to a request that brings a clip, and the clip's fingerprint."""
         loaded = service.loaded()
-        service.require_room()  # before its body is read
-        service.quotas.require_audio(asker)
+        service.require_room(asker)  # before its body is read
+        service.quotas.require_audio(asker.id)
         name, make = await _clip(request, loaded, service.clip_limits)
 
         def work() -> tuple[Answer, Fingerprint]:
             started = time.perf_counter()
-            with metrics.stage("decode"):
-                made = make()
-            service.quotas.audio(asker, made.duration)
+            made = decoded(asker, make)
             with metrics.stage("search"):
                 found = answer(
                     as_text(name or made.source),
@@ -337,7 +366,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             metrics.answered(found)
             return found, made
 
-        return await service.in_turn(work)
+        return await service.in_turn(asker, work)
 
     @app.post(
         "/v1/query",
@@ -385,8 +414,8 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         that another recording has, is answered with 409 and that recording's id.
         """
         loaded = service.loaded()
-        service.quotas.require_audio(asker)
-        name = _file_name(form.audio)
+        service.quotas.require_audio(asker.id)
+        name = file_name(form.audio)
 
         def work() -> tuple[Recording, bool]:
             digest = file_digest(form.audio.file, "sha256")  # type: ignore[arg-type]
@@ -394,9 +423,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             if known is not None:
                 return known, False
             form.audio.file.seek(0)
-            with metrics.stage("decode"):
-                made = loaded.decoder.recording(form.audio.file, name)
-            service.quotas.audio(asker, made.duration)
+            made = decoded(asker, lambda: loaded.decoder.recording(form.audio.file, name))
             fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
             private = form.private if form.private is not None else asker.key is not None
             said = describe(name, made.tags, fields)
@@ -404,7 +431,7 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
                 return writer.add(made, replace(said, owner=asker.owner, private=private))
 
         try:
-            recording, added = await service.in_turn(work)
+            recording, added = await service.in_turn(asker, work)
         except ValueError as error:
             raise _refused(loaded.library, form.id, str(error), asker) from error
         # An id may hold any character, slashes too.
@@ -473,74 +500,17 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
             recording, _ = writer.change(recording_id, values)
         return RecordingEntry.model_validate(recording)
 
-    @app.post(
-        "/v1/scans",
-        status_code=202,
-        tags=["scans"],
-        responses={
-            202: {"headers": {"Location": {"schema": {"type": "string"}}}},
-            **described(400, 401, 403, 413, 415, 422, 429, 503),
-        },
-    )
-    async def add_scan(
-        response: Response,
-        asker: Querier,
-        form: Annotated[NewScan, Form(media_type="multipart/form-data")],
-    ) -> ScanEntry:
-        """Ask for a scan of a dataset: an archive, a Parquet file with sounds, or one sound.
-
-        It is run when its turn comes, also if the server is stopped and started in between.
-        """
-        service.loaded()
-        options = form.model_dump(exclude={"dataset"})
-
-        def work() -> ScanEntry:
-            upload = form.dataset
-            return service.scans.add(upload.file, _file_name(upload), options, asker)
-
-        entry = await anyio.to_thread.run_sync(work)
-        response.headers["Location"] = f"/v1/scans/{entry.id}"
-        return entry
-
-    @app.get("/v1/scans", tags=["scans"], responses=described(401, 403, 429, 503))
-    def list_scans(asker: Querier) -> ScanPage:
-        """One's scans, the newest first."""
-        service.loaded()
-        return ScanPage(scans=service.scans.all(asker))
-
-    @app.get(
-        "/v1/scans/{scan_id}", tags=["scans"], responses=described(401, 403, 404, 422, 429, 503)
-    )
-    def show_scan(scan_id: str, asker: Querier) -> ScanEntry:
-        """What has become of a scan."""
-        service.loaded()
-        return service.scans.get(scan_id, asker)
-
-    @app.delete(
-        "/v1/scans/{scan_id}",
-        status_code=204,
-        tags=["scans"],
-        responses=described(401, 403, 404, 422, 429, 503),
-    )
-    def cancel_scan(scan_id: str, asker: Querier) -> None:
-        """Cancel a scan; one that has ended is forgotten, with its report."""
-        service.loaded()
-        service.scans.cancel(scan_id, asker)
-
-    @app.get(
-        "/v1/scans/{scan_id}/report/{file}",
-        tags=["scans"],
-        response_class=FileResponse,
-        responses=described(401, 403, 404, 422, 429, 503),
-    )
-    def show_report(scan_id: str, file: str, asker: Querier) -> FileResponse:
-        """A file of a scan's report: report.html, summary.json, files, segments, errors."""
-        service.loaded()
-        return FileResponse(service.scans.report(scan_id, file, asker))
-
+    install_ingests(app, service.loaded, service.ingests, service.quotas)
+    install_scans(app, service.loaded, service.scans)
     install_keys(app, lambda: service.loaded().library, service.writing)
     install_pages(
-        app, settings, lambda: service.loaded().library, service.scans, ask, service.in_turn
+        app,
+        settings,
+        lambda: service.loaded().library,
+        service.scans,
+        service.ingests,
+        ask,
+        service.in_turn,
     )
     install_request_ids(app)  # added last, it comes first
     describe_problems(app)
@@ -582,7 +552,7 @@ async def _clip(
         raise RequestValidationError(
             [{"loc": ("body", "clip"), "msg": "a file is required", "type": "missing"}]
         )
-    name = _file_name(clip)
+    name = file_name(clip)
     return name, lambda: loaded.decoder.clip(clip.file, name)
 
 
@@ -601,11 +571,6 @@ def _refused(library: Library, recording_id: str | None, reason: str, asker: Ask
 
 def _unknown(recording_id: str) -> ProblemError:
     return ProblemError(404, f"no recording {recording_id!r}")
-
-
-def _file_name(upload: StarletteUploadFile) -> str:
-    """The upload's name without the folders that some clients send along."""
-    return (upload.filename or "").replace("\\", "/").rpartition("/")[2] or "upload"
 
 
 async def _fingerprint_body(request: Request, limits: Limits, encoder: Encoder) -> bytes:

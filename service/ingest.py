@@ -72,9 +72,10 @@ class Candidate:
     member: int = 0
 
 
-def failed(path: Path | str, kind: str, detail: str) -> Outcome:
-    """The outcome of a file that could not be ingested."""
-    return Outcome(as_text(path), "failed", error={"type": kind, "detail": as_text(detail)})
+def failed(path: Path | str, kind: str, detail: str, seconds: float = 0.0) -> Outcome:
+    """The outcome of a file that could not be ingested, of which that many seconds were decoded."""
+    error: ErrorObject = {"type": kind, "detail": as_text(detail)}
+    return Outcome(as_text(path), "failed", error=error, duration=seconds or None)
 
 
 def find_candidates(
@@ -206,7 +207,7 @@ def ingest(
                 return Outcome(as_text(path), "unchanged", known.id, duration=known.duration)
             return make(source, as_text(path.name))
         except AudioError as error:
-            return failed(path, error.type, error.detail)
+            return failed(path, error.type, error.detail, error.seconds)
 
     def add(writer: Writer, candidate: Candidate, made: Fingerprint) -> Outcome:
         try:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.errors import AudioError
 from index.library import Library
+from service.ingests import Ingests
 from service.query import Answer
 from service.scans import Scans
 
@@ -54,7 +55,10 @@ class Metrics:
             "earmark_requests_taken",
             "Requests with sound that are worked on or wait for their turn.",
         )
-        self._waiting = self._gauge("earmark_scans_unfinished", "Scans that wait or are running.")
+        self._scans = self._gauge("earmark_scans_unfinished", "Scans that wait or are running.")
+        self._ingests = self._gauge(
+            "earmark_ingests_unfinished", "Ingests of archives that wait or are running."
+        )
 
     def _gauge(self, name: str, meaning: str) -> Gauge:
         return Gauge(name, meaning, registry=self.registry)
@@ -74,13 +78,14 @@ class Metrics:
         for match in answer.matches:
             self._matches.labels(match.tier).inc()
 
-    def text(self, library: Library, scans: Scans, taken: int) -> bytes:
+    def text(self, library: Library, scans: Scans, ingests: Ingests, taken: int) -> bytes:
         """All of it, in Prometheus' text format; taken: requests that are worked on or wait."""
         snapshot = library.refresh()
         self._recordings.set(len(snapshot.recordings))
         self._seconds.set(snapshot.seconds)
         self._taken.set(taken)
-        self._waiting.set(scans.unfinished())
+        self._scans.set(scans.unfinished())
+        self._ingests.set(ingests.unfinished())
         return generate_latest(self.registry)
 
 

@@ -32,7 +32,7 @@ STATUS_OF_CLIP_ERROR = {
     "timeout": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
-_RETRY_SECONDS = "5"
+RETRY_SECONDS = "5"  # after which a client may come again
 
 
 class InvalidField(BaseModel):
@@ -78,7 +78,7 @@ class ProblemError(Exception):
 
 def unavailable(detail: str) -> ProblemError:
     """A 503 that asks the client to come again in a few seconds."""
-    return ProblemError(503, detail, headers={"Retry-After": _RETRY_SECONDS})
+    return ProblemError(503, detail, headers={"Retry-After": RETRY_SECONDS})
 
 
 def invalid(field: str, reason: str) -> RequestValidationError:
@@ -129,12 +129,12 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(WorkerError)
     async def worker(request: Request, error: WorkerError) -> JSONResponse:
         logging.getLogger(__name__).error("%s", error)
-        again = {"Retry-After": _RETRY_SECONDS}
+        again = {"Retry-After": RETRY_SECONDS}
         return problem_response(503, "no process to decode in can be started now", again)
 
     @app.exception_handler(LibraryError)
     async def library(request: Request, error: LibraryError) -> JSONResponse:
-        again = {"Retry-After": _RETRY_SECONDS} if isinstance(error, LibraryLocked) else None
+        again = {"Retry-After": RETRY_SECONDS} if isinstance(error, LibraryLocked) else None
         return problem_response(503, str(error), again)
 
     @app.exception_handler(RequestValidationError)

@@ -98,6 +98,17 @@ class Settings(BaseSettings):
         default=timedelta(days=30),
         description="For how long the reports of finished scans are kept.",
     )
+    ingests: Path = Field(
+        default=Path("earmark-ingests"),
+        description="Folder of the ingests of archives that the server is asked for.",
+    )
+    ingests_per_owner: int = Field(
+        default=4, ge=1, description="Unfinished ingests that one owner of keys may have."
+    )
+    keep_ingests: Duration = Field(
+        default=timedelta(days=30),
+        description="For how long it is told what became of finished ingests.",
+    )
     requests_per_minute: int = Field(
         default=600,
         ge=0,
@@ -142,6 +153,12 @@ class Settings(BaseSettings):
         default=64,
         ge=0,
         description="Requests with sound that may wait for their turn; more are answered with 503.",
+    )
+    waiting_per_key: int = Field(
+        default=16,
+        ge=0,
+        description="Requests with sound of one key that may be worked on or wait at once; more are "
+        "answered with 429; 0 for no end.",
     )
 
     @classmethod

@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.fingerprint import Fingerprint
 from index.library import Library
-from service.access import Administrator, Asker, Querier
+from service.access import Administrator, Asker, Ingester, Querier
 from service.evidence import picture
 from service.example import STATIC, answered_example
+from service.ingests import Ingests
 from service.pages import templates
 from service.query import Answer, Match
 from service.recording import CURSOR
@@ -59,7 +60,7 @@ _REPORT = {
 }
 
 Ask = Callable[[Request, Asker], Awaitable[tuple[Answer, Fingerprint]]]
-InTurn = Callable[[Callable[[], str]], Awaitable[str]]
+InTurn = Callable[[Asker, Callable[[], str]], Awaitable[str]]
 
 
 def install_pages(
@@ -67,6 +68,7 @@ def install_pages(
     settings: Settings,
     library: Callable[[], Library],
     scans: Scans,
+    ingests: Ingests,
     ask: Ask,
     in_turn: InTurn,
 ) -> None:
@@ -89,7 +91,7 @@ def install_pages(
     async def part_answer(request: Request, asker: Querier) -> str:
         """What `POST /v1/query` answers, for people."""
         answer, made = await ask(request, asker)
-        return await in_turn(lambda: _answer(answer, made, library()))
+        return await in_turn(asker, lambda: _answer(answer, made, library()))
 
     def _answer(answer: Answer, made: Fingerprint, of: Library, example: bool = False) -> str:
         matches = [
@@ -108,7 +110,7 @@ def install_pages(
     @app.get("/parts/example", response_class=HTMLResponse, include_in_schema=False)
     async def part_example(asker: Querier) -> str:
         """What the example clip is answered, by a library of the example."""
-        return await in_turn(example)
+        return await in_turn(asker, example)
 
     @app.get("/parts/library", response_class=HTMLResponse, include_in_schema=False)
     def part_library(
@@ -126,6 +128,12 @@ def install_pages(
     def part_keys(asker: Administrator) -> str:
         """What `GET /v1/keys` lists, for people."""
         return pages.get_template("keyring.html").render(keys=library().all_keys(), asker=asker)
+
+    @app.get("/parts/ingests", response_class=HTMLResponse, include_in_schema=False)
+    def part_ingests(asker: Ingester) -> str:
+        """What `GET /v1/ingests` lists, for people."""
+        library()
+        return pages.get_template("ingests.html").render(ingests=ingests.all(asker))
 
     @app.get("/parts/scans", response_class=HTMLResponse, include_in_schema=False)
     def part_scans(asker: Querier) -> str:

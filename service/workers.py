@@ -87,12 +87,13 @@ class Workers:
             return future.result()
         except BrokenProcessPool:
             self._forget_process()
-            if time.monotonic() - began >= self._bounds.seconds:
+            spent = time.monotonic() - began
+            if spent >= self._bounds.seconds:
                 limit = f"not done after {self._bounds.seconds:g} s"
-                raise AudioError("timeout", f"{limit}; it is damaged or made to be slow") from None
-            raise WorkerDied(
-                "undecodable", "decoding it ended the decoder; it is damaged or made to do harm"
-            ) from None
+                detail = f"{limit}; it is damaged or made to be slow"
+                raise AudioError("timeout", detail, spent) from None
+            detail = "decoding it ended the decoder; it is damaged or made to do harm"
+            raise WorkerDied("undecodable", detail, spent) from None
 
     def _process(self) -> ProcessPoolExecutor:
         """This thread's process. Raises WorkerError if none can be had."""

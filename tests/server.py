@@ -14,7 +14,8 @@ class Server:
 
     def __init__(self, **settings: Any) -> None:
         if "library" in settings:
-            settings.setdefault("scans", settings["library"].parent / "scans")
+            for jobs in ("scans", "ingests"):
+                settings.setdefault(jobs, settings["library"].parent / jobs)
         settings.setdefault("isolate", False)  # processes take seconds to start
         self._loaded = threading.Event()
         self._app = create_app(Settings(**settings), lambda result: self._loaded.set())

@@ -32,7 +32,11 @@ def address(earmark: Earmark, key: str, tmp_path: Path) -> Iterator[str]:
         earmark.command("serve", "--port", "0"),
         cwd=earmark.folder,
         env=earmark.environment
-        | {"EARMARK_SCANS": str(tmp_path / "scans"), "EARMARK_REQUESTS_PER_MINUTE": "0"},
+        | {
+            "EARMARK_SCANS": str(tmp_path / "scans"),
+            "EARMARK_INGESTS": str(tmp_path / "ingests"),
+            "EARMARK_REQUESTS_PER_MINUTE": "0",
+        },
         stderr=subprocess.PIPE,
         text=True,
     )

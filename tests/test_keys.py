@@ -85,6 +85,10 @@ NEEDS = {
     ("POST", "/v1/keys"): "admin",
     ("GET", "/v1/keys/{key_id}"): "admin",
     ("DELETE", "/v1/keys/{key_id}"): "admin",
+    ("POST", "/v1/ingests"): "ingest",
+    ("GET", "/v1/ingests"): "ingest",
+    ("GET", "/v1/ingests/{ingest_id}"): "ingest",
+    ("DELETE", "/v1/ingests/{ingest_id}"): "ingest",
     ("POST", "/v1/scans"): "query",
     ("GET", "/v1/scans"): "query",
     ("GET", "/v1/scans/{scan_id}"): "query",
@@ -97,6 +101,7 @@ NEEDS = {
     ("GET", "/keys"): None,
     ("GET", "/parts/keys"): "admin",
     ("GET", "/parts/scans"): "query",
+    ("GET", "/parts/ingests"): "ingest",
     ("GET", "/parts/example"): "query",
     ("POST", "/parts/answer"): "query",
     ("GET", "/parts/library"): "query",
@@ -376,6 +381,21 @@ def test_a_key_has_only_so_much(
         assert refused.status_code == 429
         assert 0 < int(refused.headers["retry-after"]) <= 86400
         assert keyed.ask("POST", "/v1/query", "b", files={"clip": clip}).status_code == 200
+
+
+def test_sound_that_comes_to_nothing_counts_too(library: Path, music: Path) -> None:
+    opened = Library.open(library, Encoder.load())
+    with opened.writer() as writer:
+        _, key = writer.add_key("ada", "query", None)
+    opened.close()
+    silent = (music / "silent.wav").read_bytes()  # 3 s
+    with Server(library=library, audio_per_day=3) as client:
+        keyed = Keyed(client, {"ada": key})
+        statuses = [
+            keyed.ask("POST", "/v1/query", "ada", files={"clip": silent}).status_code
+            for _ in range(2)
+        ]
+        assert statuses == [422, 429]
 
 
 def test_bodies_that_do_not_say_how_long_they_are_count_too(library: Path, music: Path) -> None:

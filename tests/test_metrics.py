@@ -31,5 +31,6 @@ def test_requests_stages_matches_errors_and_sizes_are_counted(library: Path, mus
     assert samples["earmark_recordings",] == 4
     assert samples["earmark_recorded_seconds",] == 80
     assert samples["earmark_scans_unfinished",] == 0
+    assert samples["earmark_ingests_unfinished",] == 0
     assert samples["earmark_requests_taken",] == 0
     assert "secret" not in response.text and "clip.wav" not in response.text

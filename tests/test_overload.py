@@ -11,6 +11,8 @@ from server import Server
 
 import service.api
 import service.server
+from fingerprint.encoder import Encoder
+from index.library import Library
 from service.problems import unavailable
 
 
@@ -52,6 +54,35 @@ def test_overload_is_refused_at_once_and_what_waits_is_answered(
         for each in answered:
             assert each.result().json()["matches"][0]["source"] == "song-1.flac"
         again = client.post("/v1/query", files={"clip": ("clip.wav", clip)})
+        assert again.status_code == 200, "there is room again"
+
+
+def test_one_key_leaves_room_for_others(library: Path, music: Path, gate: threading.Event) -> None:
+    opened = Library.open(library, Encoder.load())
+    with opened.writer() as writer:
+        ada, bo = (
+            {"Authorization": f"Bearer {writer.add_key(owner, 'query', None)[1]}"}
+            for owner in ("ada", "bo")
+        )
+    opened.close()
+    clip = {"clip": ("clip.wav", (music / "clip.wav").read_bytes())}
+    with (
+        Server(library=library, jobs=1, waiting=9, waiting_per_key=2) as client,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        asked = [
+            threads.submit(client.post, "/v1/query", files=clip, headers=ada) for _ in range(3)
+        ]
+        (refused,), answered = wait(asked, 60, FIRST_COMPLETED)
+        others = threads.submit(client.post, "/v1/query", files=clip, headers=bo)
+        gate.set()
+        problem = refused.result()
+        assert problem.status_code == 429
+        assert int(problem.headers["retry-after"]) > 0
+        assert "of this key" in problem.json()["detail"]
+        for each in (*answered, others):
+            assert each.result().status_code == 200
+        again = client.post("/v1/query", files=clip, headers=ada)
         assert again.status_code == 200, "there is room again"
 
 

@@ -28,7 +28,8 @@ def address(earmark: Earmark, tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(
         earmark.command("serve", "--port", "0"),
         cwd=earmark.folder,
-        env=earmark.environment | {"EARMARK_SCANS": str(tmp_path / "scans")},
+        env=earmark.environment
+        | {"EARMARK_SCANS": str(tmp_path / "scans"), "EARMARK_INGESTS": str(tmp_path / "ingests")},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -192,6 +193,31 @@ def test_a_recording_is_added_found_searched_for_and_removed(page: Page, tmp_pat
     page.get_by_role("button", name="Remove A <b>new</b> song").click()
     expect(page.locator("#said")).to_contain_text("is removed")
     expect(page.locator("#rows")).to_contain_text("No recording fits that")
+
+
+def test_many_recordings_are_added_from_an_archive(page: Page, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "album.zip", "w") as archive:
+        archive.write(write(tmp_path / "one.flac", melody(61, 6.0)), "one.flac")
+        archive.writestr("broken.flac", b"fLaC")
+    (tmp_path / "rows.csv").write_text("file,title\none.flac,The First\n")
+    page.goto("/library")
+    many = page.get_by_role("form", name="Add many recordings")
+    many.get_by_label("Archive").set_input_files(tmp_path / "album.zip")
+    many.get_by_role("button", name="Add all").click()
+    expect(page.get_by_role("alert")).to_contain_text("rightsholder")
+    many.get_by_label("Metadata").set_input_files(tmp_path / "rows.csv")
+    many.get_by_label("Rightsholder").fill("Blue Label")
+    many.get_by_label("Rights", exact=True).select_option("owned")
+    many.get_by_role("button", name="Add all").click()
+    expect(page.locator("#many-said")).to_contain_text("album.zip is in the queue")
+    row = page.get_by_role("row").filter(has_text="album.zip")
+    expect(row).to_contain_text("done")
+    expect(row).to_contain_text("broken.flac")
+    expect(page.locator("#rows")).to_contain_text("The First")
+    require_accessible(page)
+    page.get_by_role("button", name="Forget album.zip").click()
+    expect(page.locator("#ingests")).to_be_hidden()
+    expect(page.locator("#rows")).to_contain_text("The First")
 
 
 def test_what_is_said_of_a_recording_is_edited(page: Page, earmark: Earmark) -> None:

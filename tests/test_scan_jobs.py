@@ -119,7 +119,7 @@ def test_scans_are_finished_by_the_next_server(library: Path, dataset: bytes) ->
     settings = Settings(library=library, scans=library.parent / "scans")
     before = Scans(settings)
     before.start()
-    ids = [before.add(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id for _ in range(2)]
+    ids = [before.ask(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id for _ in range(2)]
     before.stop()
     with Server(library=library) as client:
         for id in ids:
@@ -134,7 +134,7 @@ def test_a_scan_that_a_killed_server_left_at_work_is_waited_for(
     settings = Settings(library=library, scans=library.parent / "scans")
     before = Scans(settings)
     before.start()
-    id = before.add(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id
+    id = before.ask(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id
     before.stop()
     folder = library.parent / "scans" / id
     shutil.rmtree(folder / "report", ignore_errors=True)
@@ -177,7 +177,7 @@ def test_owners_see_their_scans_alone_and_compare_with_what_they_see(
 def test_an_owner_has_only_so_many_scans_that_are_not_finished(
     library: Path, dataset: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scans, "_scan", lambda self, id: None)  # they wait for ever
+    monkeypatch.setattr(Scans, "_have_done", lambda self, id: None)  # they wait for ever
     opened = Library.open(library, Encoder.load())
     with opened.writer() as writer:
         keys = {owner: writer.add_key(owner, "query", None)[1] for owner in ("ada", "bo")}

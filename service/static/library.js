@@ -6,6 +6,12 @@ const add = document.getElementById("add");
 const said = document.getElementById("said");
 const edit = document.getElementById("edit");
 const change = document.getElementById("change");
+const many = document.getElementById("many");
+const manySaid = document.getElementById("many-said");
+const ingests = document.getElementById("ingests");
+const EVERY = 2000; // ms between looks at archives that are not finished
+let shown = "";
+let next = null;
 let before = null; // the recording that is being edited
 
 async function show(url, more) {
@@ -84,10 +90,18 @@ change.addEventListener("submit", async (event) => {
   }
 });
 
+// What is filled in; a file that was not chosen is sent by browsers as an empty one.
+function filled(of) {
+  const form = new FormData(of);
+  for (const [name, value] of [...form]) {
+    if (value === "" || (value instanceof File && !value.name)) form.delete(name);
+  }
+  return form;
+}
+
 add.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const form = new FormData(add);
-  for (const [name, value] of [...form]) if (value === "") form.delete(name);
+  const form = filled(add);
   const button = add.querySelector("button");
   button.disabled = true;
   tell(said, "Adding …");
@@ -103,4 +117,51 @@ add.addEventListener("submit", async (event) => {
   }
 });
 
-list();
+async function showIngests() {
+  clearTimeout(next);
+  let html;
+  try {
+    html = await (await request("/parts/ingests")).text();
+  } catch {
+    ingests.hidden = true; // this key is not one for adding
+    return;
+  }
+  // what has not changed is not drawn anew: the focus stays where it is
+  if (html !== shown) tell(ingests, nodes(html));
+  ingests.hidden = !ingests.querySelector("table");
+  const working = ingests.querySelector("[data-state=queued], [data-state=running]");
+  if (shown && html !== shown) list();
+  shown = html;
+  if (working) next = setTimeout(showIngests, EVERY);
+}
+
+ingests.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  try {
+    await request(button.dataset.remove, { method: "DELETE" });
+    await showIngests();
+  } catch (error) {
+    tell(manySaid, complaint(error));
+  }
+});
+
+many.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = many.querySelector("button");
+  button.disabled = true;
+  tell(manySaid, "Sending …");
+  try {
+    const body = filled(many);
+    const ingest = await (await request("/v1/ingests", { method: "POST", body })).json();
+    tell(manySaid, `${ingest.name} is in the queue.`);
+    many.reset();
+    await showIngests();
+  } catch (error) {
+    tell(manySaid, complaint(error));
+  } finally {
+    button.disabled = false;
+  }
+});
+
+list().then(showIngests); // one after the other: either may have to ask for a key

@@ -1,0 +1,356 @@
+"""Jobs that are asked for over HTTP: kept in a database, run by a queue, in a process of their own each.
+
+    <folder>/jobs.sqlite       what was asked for and what became of it
+    <folder>/queue.sqlite      the queue (Huey's)
+    <folder>/<id>/             what was sent, until the job has ended, and what the job leaves
+
+A job is a command of `earmark`. A server that is stopped or killed takes up what was not finished when it
+is started again; that the command can be run again, and does nothing twice, is the command's business.
+What kinds there are: `service.scans`, `service.ingests`.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import sqlalchemy as sql
+from filelock import FileLock, Timeout
+from huey import SqliteHuey
+from huey.consumer import Consumer
+
+from service.access import Asker
+from service.command import SOME_FAILED
+from service.problems import ProblemError, unavailable
+from service.settings import Settings
+
+UNFINISHED = ("queued", "running")
+_START = "from service.cli import main; main(prog_name='earmark')"
+_LONGEST_ERROR = 1000  # characters
+_ID = re.compile("[0-9a-f]{16}")
+# A name that a file can have as it is, beside the folders that jobs leave.
+_PLAIN = re.compile(r"[\w(][\w .,()+-]{0,150}\.\w+")
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class _Consumer(Consumer):
+    """Huey's consumer inside of a server, which has signal handlers of its own."""
+
+    def _set_signal_handlers(self) -> None:
+        pass
+
+
+class Jobs:
+    """Jobs of one kind, of one server; threads may share it."""
+
+    kind: str  # what messages call one
+
+    def __init__(
+        self, settings: Settings, folder: Path, *, at_once: int, per_owner: int, keep: timedelta
+    ) -> None:
+        """at_once : jobs that run at the same time; per_owner : unfinished ones that an owner may have"""
+        self._settings = settings
+        self._folder = folder
+        self._at_once = at_once
+        self._per_owner = per_owner
+        self._keep = keep
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._engine: sql.Engine | None = None
+        self._consumer: _Consumer | None = None
+        self._metadata = sql.MetaData()
+        self._jobs = sql.Table(
+            f"{self.kind}s",
+            self._metadata,
+            sql.Column("id", sql.Text, primary_key=True),
+            sql.Column("owner", sql.Text),
+            sql.Column("seen_by", sql.Text),
+            sql.Column("name", sql.Text, nullable=False),
+            sql.Column("file", sql.Text, nullable=False),
+            sql.Column("options", sql.JSON, nullable=False),
+            sql.Column("state", sql.Text, nullable=False, index=True),
+            sql.Column("error", sql.Text),
+            sql.Column("created_at", sql.Text, nullable=False),
+            sql.Column("finished_at", sql.Text),
+        )
+
+    # What a kind of jobs is about
+
+    def command(self, row: sql.Row, folder: Path) -> Sequence[str]:
+        """What `earmark` is told to do a job."""
+        raise NotImplementedError
+
+    def lock(self, folder: Path) -> Path | None:
+        """What a job's process holds as long as it is at work, if it must not be at work twice."""
+
+    def heard(self, row: sql.Row, line: str) -> None:
+        """Take note of a line that a job's process has printed."""
+
+    def is_complete(self, folder: Path) -> bool:
+        """Whether a job's process that has ended well has left what it should."""
+        return True
+
+    def forget(self, connection: sql.Connection, ids: Collection[str]) -> None:
+        """Delete what is noted about jobs."""
+        connection.execute(sql.delete(self._jobs).where(self._jobs.c.id.in_(ids)))
+
+    # The server's part
+
+    def start(self) -> None:
+        """Begin to run what is waiting, what a server before this one began first."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._engine = sql.create_engine(
+            f"sqlite:///{self._folder / 'jobs.sqlite'}", connect_args={"timeout": 30}
+        )
+        self._metadata.create_all(self._engine)
+        self._queue = SqliteHuey(f"{self.kind}s", filename=str(self._folder / "queue.sqlite"))
+        self._run = self._queue.task()(self._have_done)
+        self._queue.flush()  # the jobs' own table says what is unfinished
+        self._forget_old()
+        with self._begin() as connection:
+            query = sql.select(self._jobs.c.id).where(self._jobs.c.state.in_(UNFINISHED))
+            waiting = connection.execute(query.order_by(self._jobs.c.created_at)).scalars().all()
+        for id in waiting:
+            self._run(id)
+        self._consumer = _Consumer(
+            self._queue, workers=self._at_once, periodic=False, max_delay=1.0
+        )
+        self._consumer.start()
+
+    def stop(self) -> None:
+        """Let running jobs finish what they have in hand; they go on with the next server."""
+        self._stopping.set()
+        with self._lock:
+            for process in self._running.values():
+                process.terminate()
+        if self._consumer is not None:
+            self._consumer.stop(graceful=True)
+        if self._engine is not None:
+            self._engine.dispose()
+
+    # What may be asked
+
+    def add(
+        self,
+        sent: Mapping[str, BinaryIO],
+        name: str,
+        options: Mapping[str, Any],
+        asker: Asker,
+        check: Callable[[Path], None] = lambda folder: None,
+    ) -> sql.Row:
+        """Ask for a job.
+
+        sent : the files that it is about, by the names that they get in its folder, the main one first
+        name : of the main one, as it was sent
+        check : told the folder with the files, may raise what is wrong with them
+
+        Raises a 429 for an owner who has too many, a 503 where the disk has no room.
+        """
+        with self._begin() as connection:
+            query = sql.select(sql.func.count()).where(
+                self._jobs.c.state.in_(UNFINISHED), self._jobs.c.owner == (asker.owner or "")
+            )
+            if asker.key and connection.execute(query).scalar_one() >= self._per_owner:
+                raise ProblemError(
+                    429,
+                    f"{asker.owner} has {self._per_owner} {self.kind}s that are not finished",
+                    headers={"Retry-After": "60"},
+                )
+        id = secrets.token_hex(8)
+        folder = self._folder / id
+        try:
+            folder.mkdir()
+            for file, stream in sent.items():
+                with (folder / file).open("wb") as copy:
+                    shutil.copyfileobj(stream, copy, 1 << 20)
+            check(folder)
+            with self._begin() as connection:
+                connection.execute(
+                    sql.insert(self._jobs).values(
+                        id=id,
+                        owner=asker.owner or "",
+                        seen_by=asker.seen_by,
+                        name=name,
+                        file=next(iter(sent)),
+                        options=dict(options),
+                        state="queued",
+                        created_at=_now(),
+                    )
+                )
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise unavailable(f"what was sent cannot be kept ({error.strerror})") from error
+            raise
+        self._run(id)
+        return self.row(id, asker)
+
+    def row(self, id: str, asker: Asker) -> sql.Row:
+        """A job. Raises a 404 where there is none that the asker may see."""
+        row = self._find(id)
+        if row is None or not (asker.may("admin") or row.owner == (asker.owner or "")):
+            raise ProblemError(404, f"no {self.kind} {id!r}")
+        return row
+
+    def rows(self, asker: Asker) -> Sequence[sql.Row]:
+        """The jobs that the asker may see, the newest first."""
+        query = sql.select(self._jobs).order_by(self._jobs.c.created_at.desc(), self._jobs.c.id)
+        if not asker.may("admin"):
+            query = query.where(self._jobs.c.owner == (asker.owner or ""))
+        with self._begin() as connection:
+            return connection.execute(query.limit(200)).all()
+
+    def unfinished(self) -> int:
+        """Jobs that wait or are running."""
+        query = sql.select(sql.func.count()).where(self._jobs.c.state.in_(UNFINISHED))
+        with self._begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def cancel(self, id: str, asker: Asker) -> None:
+        """End a job, or forget one that has ended, with what it left. Raises a 404."""
+        row = self.row(id, asker)
+        if row.state in UNFINISHED:
+            self.end(id, "cancelled")
+            return
+        with self._begin() as connection:
+            self.forget(connection, [id])
+        shutil.rmtree(self._folder / id, ignore_errors=True)
+
+    def end(self, id: str, state: State, error: str | None = None) -> None:
+        """End a job that has not ended, and its process; what was sent is deleted."""
+        query = sql.update(self._jobs).where(
+            self._jobs.c.id == id, self._jobs.c.state.in_(UNFINISHED)
+        )
+        with self._lock:
+            with self._begin() as connection:
+                connection.execute(query.values(state=state, error=error, finished_at=_now()))
+            if process := self._running.get(id):
+                process.terminate()  # what was sent is deleted when it has ended
+            else:
+                self._delete_sent(id)
+
+    # How a job is done
+
+    def _have_done(self, id: str) -> None:
+        """Run one job, in the queue's thread."""
+        row = self._find(id)
+        if row is None or row.state not in UNFINISHED:
+            return
+        folder = self._folder / id
+        lock = self.lock(folder)
+        if lock is not None and not self._is_free(lock):
+            return
+        with tempfile.TemporaryFile() as complaints:
+            process = self._begin_process(row, complaints)
+            if process is None:
+                return
+            try:
+                assert process.stdout is not None
+                with process.stdout:
+                    for line in process.stdout:
+                        self.heard(row, line)
+            finally:
+                status = process.wait()
+                with self._lock:
+                    del self._running[id]
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace").strip().splitlines()
+        if status in (0, SOME_FAILED) and self.is_complete(folder):
+            self.end(id, "done")
+        elif not self._stopping.is_set() and status != 128 + signal.SIGTERM:
+            reason = said[-1] if said else f"its process ended (status {status}); ask again"
+            self.end(id, "failed", reason.replace(f"{folder}/", "")[-_LONGEST_ERROR:])
+        row = self._find(id)
+        if row is None or row.state not in UNFINISHED:
+            self._delete_sent(id)
+
+    def _begin_process(self, row: sql.Row, complaints: BinaryIO) -> "subprocess.Popen[str] | None":
+        """A job's process; None if it is not to be run any more, or not by this server."""
+        command = [
+            *(sys.executable, "-c", _START, "--library", str(self._settings.library)),
+            *self.command(row, self._folder / row.id),
+        ]
+        environment = os.environ | {
+            f"EARMARK_{name.upper()}": str(value)
+            for name, value in (
+                ("max_duration", f"{self._settings.max_duration.total_seconds()} s"),
+                ("max_size", int(self._settings.max_upload)),
+                ("jobs", self._settings.jobs),
+                ("isolate", self._settings.isolate),
+            )
+        }
+        with self._lock:
+            before = self._find(row.id)
+            if before is None or before.state not in UNFINISHED or self._stopping.is_set():
+                return None
+            process = self._running[row.id] = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # Ctrl-C at the terminal is for the server
+            )
+            query = sql.update(self._jobs).where(self._jobs.c.id == row.id)
+            with self._begin() as connection:
+                connection.execute(query.values(state="running"))
+        return process
+
+    def _is_free(self, lock: Path) -> bool:
+        """Wait for a process that a killed server left at work; False if this server is stopped first."""
+        while lock.exists() and not self._stopping.is_set():
+            with suppress(Timeout), FileLock(lock, timeout=1):
+                break
+        return not self._stopping.is_set()
+
+    def _find(self, id: str) -> sql.Row | None:
+        with self._begin() as connection:
+            return connection.execute(sql.select(self._jobs).where(self._jobs.c.id == id)).first()
+
+    def _delete_sent(self, id: str) -> None:
+        """Delete the files of a job that has ended; the folders in its folder are what it leaves."""
+        with suppress(OSError):
+            for path in (self._folder / id).iterdir():
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
+
+    def _forget_old(self) -> None:
+        """Delete what has been finished for longer than is kept, and what never became a job."""
+        until = (datetime.now(UTC) - self._keep).isoformat(timespec="seconds")
+        with self._begin() as connection:
+            query = sql.select(self._jobs.c.id).where(self._jobs.c.finished_at < until)
+            self.forget(connection, connection.execute(query).scalars().all())
+            known = set(connection.execute(sql.select(self._jobs.c.id)).scalars())
+        for folder in self._folder.iterdir():
+            if _ID.fullmatch(folder.name) and folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _begin(self) -> Iterator[sql.Connection]:
+        if self._engine is None:
+            raise ProblemError(503, f"{self.kind}s are not taken yet", headers={"Retry-After": "5"})
+        with self._engine.begin() as connection:
+            yield connection
+
+
+def plain_name(name: str, otherwise: str) -> str:
+    """The name that a file gets which was sent under this one."""
+    return name if _PLAIN.fullmatch(name) else otherwise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
