@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from fingerprint.training.augment import Background, Signal, degrade
 from index.question import Question
 from index.search import everything
 from index.segment import Codes
-from index.significance import TABLE, Tail, Weigher
+from index.significance import TABLE, Tail
 from index.snapshot import Snapshot
 
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
@@ -89,17 +89,9 @@ def fit(nulls: list[Null], score: Callable[[Null], float]) -> Tail:
 
 def nulls(encoder: Encoder, clips: int, seed: int, rungs: Sequence[Hypothesis]) -> Iterator[Null]:
     """Scores of `clips` clips of each length, over all folds."""
-    works = [
-        (item.package, read_audio(item.audio()))
-        for item in tqdm(corpora.items("tune"), "works", disable=None)
-    ]
-    speech, noise = (
-        [read_audio(item.audio()) for item in corpora.items("tune", (kind,))]
-        for kind in ("speech", "noise")
-    )
-    codes = [_codes(samples, encoder) for _, samples in tqdm(works, "library", disable=None)]
+    works = tune_works()
+    codes = [codes_of(samples, encoder) for _, samples in tqdm(works, "library", disable=None)]
     packages = sorted({package for package, _ in works})
-    weigher = Weigher(encoder)
     rng = np.random.default_rng(seed)
     progress = tqdm(total=clips * len(LENGTHS), desc="clips", disable=None)
     for fold in range(FOLDS):
@@ -107,23 +99,18 @@ def nulls(encoder: Encoder, clips: int, seed: int, rungs: Sequence[Hypothesis]) 
         inside = [c for (package, _), c in zip(works, codes, strict=True) if package not in out]
         outside = [samples for package, samples in works if package in out]
         snapshot = Snapshot.of(inside, encoder.codec)
-        background = Background(
-            music=partial(_any, outside),
-            ambience=partial(_any, noise),
-            speech=partial(_any, speech),
-            rooms=[],
-        )
+        background = background_of(outside)
         for length in LENGTHS:
             for k in range(clips // FOLDS):
-                clip = _stretch(rng, outside[rng.integers(len(outside))], int(length * SAMPLE_RATE))
+                clip = stretch(rng, outside[rng.integers(len(outside))], int(length * SAMPLE_RATE))
                 if k % 2:
                     clip = degrade(rng, clip, background)
                 progress.update()
                 try:
-                    query = _fingerprint(clip, encoder, QUERY_EVERY)
+                    query = fingerprint_of(clip, encoder, QUERY_EVERY)
                 except AudioError:  # a pause in the music
                     continue
-                question = Question(query, snapshot, encoder, weigher)
+                question = Question(query, snapshot, encoder)
                 yield Null(length, *_best(question, rungs), *question.size)
 
 
@@ -138,11 +125,34 @@ def _best(question: Question, rungs: Sequence[Hypothesis]) -> tuple[float, float
     return best[0], best[1]
 
 
+def tune_works() -> list[tuple[str, Signal]]:
+    """Package and samples of each work of the tune packages."""
+    return [
+        (item.package, read_audio(item.audio()))
+        for item in tqdm(corpora.items("tune"), "works", disable=None)
+    ]
+
+
+def background_of(music: list[Signal]) -> Background:
+    """What damages clips: this music, and the tune packages' noise and speech."""
+    return Background(
+        music=partial(_any, music),
+        ambience=partial(_any, _sounds("noise")),
+        speech=partial(_any, _sounds("speech")),
+        rooms=[],
+    )
+
+
+@cache
+def _sounds(kind: str) -> list[Signal]:
+    return [read_audio(item.audio()) for item in corpora.items("tune", (kind,))]
+
+
 def _any(sounds: list[Signal], rng: np.random.Generator, n: int) -> Signal:
-    return _stretch(rng, sounds[rng.integers(len(sounds))], n)
+    return stretch(rng, sounds[rng.integers(len(sounds))], n)
 
 
-def _stretch(rng: np.random.Generator, samples: Signal, n: int) -> Signal:
+def stretch(rng: np.random.Generator, samples: Signal, n: int) -> Signal:
     """n samples from a random place, repeated if there are fewer."""
     if len(samples) < n:
         samples = np.tile(samples, -(-n // len(samples)))
@@ -150,15 +160,19 @@ def _stretch(rng: np.random.Generator, samples: Signal, n: int) -> Signal:
     return samples[start : start + n]
 
 
-def _fingerprint(samples: Signal, encoder: Encoder, every: int) -> Fingerprint:
+def fingerprint_of(samples: Signal, encoder: Encoder, every: int) -> Fingerprint:
+    """The fingerprint of samples at 8 kHz. Raises AudioError if they are silent."""
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="FLOAT")
     file.seek(0)
     return fingerprint(file, encoder, every, name="clip")
 
 
-def _codes(samples: Signal, encoder: Encoder) -> Codes:
-    return Codes(*encoder.codec.encode(_fingerprint(samples, encoder, REFERENCE_EVERY).embeddings))
+def codes_of(samples: Signal, encoder: Encoder) -> Codes:
+    """What a library keeps of samples at 8 kHz."""
+    return Codes(
+        *encoder.codec.encode(fingerprint_of(samples, encoder, REFERENCE_EVERY).embeddings)
+    )
 
 
 def report(found: list[Null], tail: Tail, score: Callable[[Null], float]) -> str:

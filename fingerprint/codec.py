@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+_ROWS = 4096  # embeddings compared with all centroids at once: bounds memory
+
 
 class Codec:
     """Coarse centroids [shape=(lists, dimension)], codebooks [shape=(bytes, 256, dimension / bytes)]."""
@@ -31,10 +33,7 @@ class Codec:
         self, embeddings: NDArray[np.float32]
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         """Lists [shape=(n,)] and codes [shape=(n, code_size)] of embeddings [shape=(n, dimension)]."""
-        # unit vectors and nearly unit centroids: the nearest is the one of largest product once
-        # half its squared length is taken off
-        closeness = embeddings @ self.coarse.T - 0.5 * np.sum(self.coarse**2, axis=1)
-        lists = np.argmax(closeness, axis=1).astype(np.uint16)
+        lists = self.lists(embeddings)
         residuals = embeddings - self.coarse[lists]
         codes = np.empty((len(embeddings), self.code_size), np.uint8)
         width = self.codebooks.shape[2]
@@ -42,6 +41,28 @@ class Codec:
             part = residuals[:, s * width : (s + 1) * width]
             codes[:, s] = np.argmax(part @ book.T - 0.5 * np.sum(book**2, axis=1), axis=1)
         return lists, codes
+
+    def lists(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint16]:
+        """Numbers of the nearest centroids [shape=(n,)]."""
+        lists = np.empty(len(embeddings), np.uint16)
+        half = 0.5 * np.sum(self.coarse**2, axis=1)
+        for first in range(0, len(embeddings), _ROWS):
+            rows = slice(first, first + _ROWS)
+            # nearest is the one of largest product once half its squared length is taken off
+            lists[rows] = np.argmax(embeddings[rows] @ self.coarse.T - half, axis=1)
+        return lists
+
+    def crowding(
+        self, embeddings: NDArray[np.float32], lists: NDArray[np.uint16] | None = None
+    ) -> NDArray[np.float32]:
+        """How crowded music at large is around embeddings: their similarity to the nearest centroid.
+
+        Returns [shape=(n,)]. A centroid is long where the music that it stands for is alike, and short
+        where it is not. lists : numbers of the nearest centroids, where they are known
+        """
+        if lists is None:
+            lists = self.lists(embeddings)
+        return np.einsum("nd,nd->n", embeddings, self.coarse[lists])
 
     def decode(self, lists: NDArray[np.uint16], codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What is left of the embeddings [shape=(n, dimension)], nearly of length 1."""

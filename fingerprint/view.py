@@ -4,12 +4,14 @@ Embedding i of a view looks at `window` frames of the restored spectrogram. Fram
 frame t / tempo, so the view's embeddings lie 0.1 / tempo seconds of the query apart.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE
+from fingerprint.codec import Codec
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import (
     PADDING,
@@ -23,7 +25,8 @@ from fingerprint.hypotheses import UNALTERED, Hypothesis, restore
 from fingerprint.spectrogram import FFT, FRAME_RATE
 
 
-class View(NamedTuple):
+@dataclass(frozen=True)
+class View:
     """A query, or a part of it, under a hypothesis; times in seconds of the query.
 
     Attributes
@@ -33,6 +36,7 @@ class View(NamedTuple):
     start : centre of the first embedding's window
     step : from one embedding to the next
     reach : from the centre of a window to its ends
+    codec : that of the encoder
     """
 
     hypothesis: Hypothesis
@@ -40,16 +44,27 @@ class View(NamedTuple):
     start: float
     step: float
     reach: float
+    codec: Codec
+
+    @cached_property
+    def crowding(self) -> NDArray[np.float32]:
+        """How crowded music at large is around each embedding [shape=(n,)], see `Codec.crowding`."""
+        return self.codec.crowding(self.embeddings)
 
     def at(self, step: float) -> float:
         """Centre of the window of an embedding, also between two."""
         return self.start + step * self.step
 
 
-def unaltered(fingerprint: Fingerprint) -> View:
+def unaltered(fingerprint: Fingerprint, encoder: Encoder) -> View:
     """The query as it is."""
     return View(
-        UNALTERED, fingerprint.embeddings, fingerprint.start, fingerprint.step, fingerprint.reach
+        UNALTERED,
+        fingerprint.embeddings,
+        fingerprint.start,
+        fingerprint.step,
+        fingerprint.reach,
+        encoder.codec,
     )
 
 
@@ -78,4 +93,5 @@ def under(
         (first + middle / hypothesis.tempo) / FRAME_RATE + FFT / 2 / SAMPLE_RATE,
         encoder.step * every / hypothesis.tempo,
         (encoder.window - 1) / 2 / FRAME_RATE / hypothesis.tempo + FFT / 2 / SAMPLE_RATE,
+        encoder.codec,
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.view import View
 from index.question import Question
+from index.significance import weights
 
 CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
 # Query steps, squared and weighted, that a changing offset must explain better than a constant one
@@ -113,13 +114,20 @@ def align_near(
     end = min(snapshot.length(recording), end + slack // REFERENCE_EVERY + 1)
     if end <= first:
         return
-    reference = snapshot.embeddings(recording, first, end)
+    codes = snapshot.codes(recording, first, end)
+    reference = view.codec.decode(codes.lists, codes.codes)
     low = offset - slack - REFERENCE_EVERY * first
     # only the query steps that the band touches
     begin = max(0, -(low + 2 * slack))
     stop = max(begin, REFERENCE_EVERY * (end - first) - low)
-    banded = question.weigher.band(
-        embeddings[begin:stop], reference, low + begin, 2 * slack + 1, REFERENCE_EVERY
+    banded = weights(
+        embeddings[begin:stop],
+        view.crowding[begin:stop],
+        reference,
+        view.codec.crowding(reference, codes.lists),
+        low + begin,
+        2 * slack + 1,
+        REFERENCE_EVERY,
     )
     while (alignment := align(banded, low, least)) is not None:
         yield Found(

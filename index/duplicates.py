@@ -18,7 +18,7 @@ from index.library import Library
 from index.question import Question
 from index.recording import Recording
 from index.search import Match, search
-from index.significance import MATCH, Calibration, Weigher
+from index.significance import MATCH, Calibration
 from index.snapshot import Snapshot
 
 PROBES = 12  # embeddings of a recording that look for neighbours…
@@ -43,11 +43,11 @@ class Duplicate:
 def duplicates(library: Library) -> Iterator[Duplicate]:
     """All pairs of recordings that sound the same, as of one commit."""
     snapshot = library.refresh()
-    weigher, calibration = Weigher(library.encoder), Calibration.of(library.encoder.id)
+    calibration = Calibration.of(library.encoder.id)
     for first in range(0, len(snapshot.recordings), _BATCH):
         end = min(first + _BATCH, len(snapshot.recordings))
         for one, other in sorted(_candidates(snapshot, first, end)):
-            share = _share(library, snapshot, one, other, weigher, calibration)
+            share = _share(library, snapshot, one, other, calibration)
             if share >= SHARE:
                 yield Duplicate(snapshot.recordings[one], snapshot.recordings[other], share)
 
@@ -88,7 +88,6 @@ def _share(
     snapshot: Snapshot,
     one: int,
     other: int,
-    weigher: Weigher,
     calibration: Calibration,
 ) -> float:
     """The smaller of the shares of two recordings that match each other at one offset."""
@@ -97,7 +96,7 @@ def _share(
     alone = alone.naming(lambda _: named)
     query = _query(library, snapshot, one)
     length = float(snapshot.length(other)) * REFERENCE_EVERY * query.step
-    matches = search(Question(query, alone, library.encoder, weigher), calibration, MATCH)
+    matches = search(Question(query, alone, library.encoder), calibration, MATCH)
     if not matches:
         return 0.0
     best = matches[0]

@@ -18,7 +18,7 @@ from fingerprint.view import unaltered, under
 from index.align import align_near
 from index.question import Question
 from index.segment import Codes
-from index.significance import Calibration, Weigher
+from index.significance import Calibration
 from index.snapshot import Snapshot
 
 MARGIN = 3.0  # s kept at either side of a match
@@ -94,10 +94,10 @@ def weigh(
     Raises LibraryError if the encoder has no calibration, ValueError for an altered excerpt that keeps no
     levels.
     """
-    question = Question(part, Snapshot.of([codes], encoder.codec), encoder, Weigher(encoder))
+    question = Question(part, Snapshot.of([codes], encoder.codec), encoder)
     as_it_is = said.pitch_semitones == 0 and abs(said.tempo - 1) <= BENT
     hypothesis = UNALTERED if as_it_is else Hypothesis(said.tempo, said.pitch_semitones)
-    view = unaltered(part) if as_it_is else under(hypothesis, part, encoder)
+    view = unaltered(part, encoder) if as_it_is else under(hypothesis, part, encoder)
     step = encoder.step * REFERENCE_EVERY
     middle = (said.query_start + said.query_end) / 2
     reference = (said.reference_start + said.reference_end) / 2

@@ -101,8 +101,10 @@ def _screen(
     question: Question, excerpt: Excerpt, rung: Hypothesis
 ) -> list[tuple[Candidate, Hypothesis]]:
     """The candidates of most votes under one rung, each with the rung along its slope."""
+    view = question.view(rung, *excerpt, every=SCREEN_EVERY)
     found = candidates(
-        question.view(rung, *excerpt, every=SCREEN_EVERY).embeddings,
+        view.embeddings,
+        view.crowding,
         SCREEN_EVERY,
         question,
         neighbours=NEIGHBOURS,

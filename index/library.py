@@ -39,7 +39,7 @@ from index.question import Question
 from index.recording import Recording
 from index.search import THOROUGH, Effort, Match, search
 from index.segment import Codes, Segment
-from index.significance import REVIEW, Calibration, Weigher
+from index.significance import REVIEW, Calibration
 from index.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ class Library:
         self.path = path
         self.encoder = encoder
         self._engine = engine
-        self._weigher = Weigher(encoder)
         self._calibration = Calibration.of(encoder.id)
         self._refreshing = Lock()
         self._segments: dict[int, Segment] = {}
@@ -132,7 +131,7 @@ class Library:
             if owner is not None:
                 snapshot = self._seen_by(owner, snapshot, connection)
             named = snapshot.naming(partial(catalogue.numbered, connection))
-            question = Question(fingerprint, named, self.encoder, self._weigher)
+            question = Question(fingerprint, named, self.encoder)
             matches = search(question, self._calibration, max_e_value, LADDER[:hypotheses], effort)
         return matches, snapshot
 

@@ -7,7 +7,6 @@ from fingerprint.fingerprint import QUERY_EVERY, Fingerprint
 from fingerprint.hypotheses import Hypothesis
 from fingerprint.spectrogram import FRAME_RATE
 from fingerprint.view import View, under
-from index.significance import Weigher
 from index.snapshot import Snapshot
 
 
@@ -18,7 +17,6 @@ class Question:
     fingerprint: Fingerprint
     snapshot: Snapshot
     encoder: Encoder
-    weigher: Weigher
 
     @property
     def size(self) -> tuple[int, int]:

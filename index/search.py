@@ -156,11 +156,12 @@ def _refined(found: Found, question: Question, chance: Callable[[Found], float])
 def alignments(question: Question, effort: Effort, least: float) -> list[Found]:
     """Alignments of the query as it is that score at least so much, of all its blocks' candidates."""
     found: list[Found] = []
-    view = unaltered(question.fingerprint)
+    view = unaltered(question.fingerprint, question.encoder)
     for first in range(0, len(view.embeddings) if len(question.snapshot) else 0, BLOCK):
-        block = view.embeddings[first : first + BLOCK]
+        steps = slice(first, min(first + BLOCK, len(view.embeddings)), effort.every)
         for candidate in candidates(
-            block[:: effort.every],
+            view.embeddings[steps],
+            view.crowding[steps],
             QUERY_EVERY * effort.every,
             question,
             neighbours=effort.neighbours,
@@ -169,7 +170,9 @@ def alignments(question: Question, effort: Effort, least: float) -> list[Found]:
             most=effort.candidates,
         ):
             recording, offset = candidate.recording, candidate.offset - first
-            if not any(_leads_to(item, recording, offset, first, len(block)) for item in found):
+            if not any(
+                _leads_to(item, recording, offset, first, steps.stop - first) for item in found
+            ):
                 found += align_near(question, view, recording, offset, least)
     return found
 

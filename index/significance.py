@@ -1,11 +1,10 @@
 """How much an alignment is worth: weights of single similarities, and the chance of a score.
 
-Weight of one pair of embeddings. For a query embedding q, the similarities q·r to embeddings r of music
-at large have mean q·m and variance qᵀCq, with the background's mean m and covariance C that ship with
-the encoder; likewise for a reference embedding. The similarity's standard scores against both are
-averaged, which takes account of how crowded the neighbourhood of either is (Auckenthaler et al. 2000
-do the same for speakers). A pair weighs its standard score less PRICE, so that unrelated pairs
-lower a sum and related ones raise it, within limits that keep one pair from deciding.
+Weight of one pair of embeddings. How alike two moments of unrelated music are depends on how crowded music
+is around either: held chords and plain drums have many neighbours, a voice over a band has few. So what
+counts is how far the similarity q·r exceeds the mean of the two neighbourhoods' crowding
+(`fingerprint.codec.Codec.crowding`; as speaker verification takes the scores against a cohort off either
+side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise it.
 
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
@@ -24,15 +23,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fingerprint.encoder import Encoder
 from fingerprint.hypotheses import LADDER
 from index.errors import LibraryError
 
-# Standard deviations that a pair must exceed to count for the match. At 2, stretches in a common style
-# add up: `python -m benchmarks.calibrate` then shows λ fall far more with the clip's length than at 3.
+UNIT = 0.05  # cosine that is a weight of 1: identical moments in an ordinary place weigh about 10
+# What a pair's similarity must exceed the crowding by, in units. Chosen on the tune packages, as the
+# crowding was: at less, the tail falls off more slowly the longer the clip is.
 PRICE = 3.0
-HIGHEST = 6.0  # a pair's weight is kept within these
-LOWEST = -2.0
+LOWEST = -2.0  # what one pair can say against a match
 MATCH = 1e-6  # E-value up to which an answer is a `match`
 REVIEW = 1e-2  # E-value up to which an answer is given at all
 
@@ -125,42 +123,28 @@ def _tail(entry: dict[str, list[float]]) -> Tail:
     return Tail(*(tuple(entry[field.name]) for field in fields(Tail)))
 
 
-class Weigher:
-    """Weights of similarities between a query's and a reference's embeddings, for one encoder."""
+def weights(
+    query: NDArray[np.float32],
+    query_crowding: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    reference_crowding: NDArray[np.float32],
+    low: int,
+    width: int,
+    every: int,
+) -> NDArray[np.float32]:
+    """Weights of pairs by offset [shape=(reference steps, width)].
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._mean = encoder.background_mean
-        self._covariance = encoder.background_covariance
-
-    def standard(
-        self, embeddings: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and deviation of each embedding's similarity to music at large [shape=(n,) each]."""
-        mean = embeddings @ self._mean
-        variance = np.einsum("nd,nd->n", embeddings @ self._covariance, embeddings)
-        return mean, np.sqrt(np.maximum(variance, 1e-6))
-
-    def band(
-        self,
-        query: NDArray[np.float32],
-        reference: NDArray[np.float32],
-        low: int,
-        width: int,
-        every: int,
-    ) -> NDArray[np.float32]:
-        """Weights of pairs by offset [shape=(reference steps, width)].
-
-        Column b is offset low + b: reference step j with query step every * j - (low + b); NaN where
-        the query [shape=(query steps, d)] has no such step.
-        """
-        out = np.empty((len(reference), width), np.float32)
-        _band(query, *self.standard(query), reference, *self.standard(reference), low, every, out)
-        return out
+    Column b is offset low + b: reference step j with query step every * j - (low + b); NaN where the
+    query [shape=(query steps, d)] has no such step.
+    """
+    out = np.empty((len(reference), width), np.float32)
+    _weights(query, query_crowding, reference, reference_crowding, low, every, out)
+    return out
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _band(query, q_mean, q_deviation, reference, r_mean, r_deviation, low, every, out):
-    """out[j, b] = clip(((s - q_mean) / q_deviation + (s - r_mean) / r_deviation) / 2 - PRICE)."""
+def _weights(query, query_crowding, reference, reference_crowding, low, every, out):
+    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - PRICE, LOWEST)."""
     for j in range(len(reference)):
         for b in range(out.shape[1]):
             i = every * j - (low + b)
@@ -170,6 +154,5 @@ def _band(query, q_mean, q_deviation, reference, r_mean, r_deviation, low, every
             s = np.float32(0.0)
             for c in range(query.shape[1]):
                 s += query[i, c] * reference[j, c]
-            z = (s - q_mean[i]) / q_deviation[i] + (s - r_mean[j]) / r_deviation[j]
-            weight = np.float32(0.5) * z - np.float32(PRICE)
-            out[j, b] = min(max(weight, np.float32(LOWEST)), np.float32(HIGHEST))
+            above = s - np.float32(0.5) * (query_crowding[i] + reference_crowding[j])
+            out[j, b] = max(above / np.float32(UNIT) - np.float32(PRICE), np.float32(LOWEST))

@@ -1,8 +1,8 @@
 """Candidates: recordings and offsets for which a query's nearest neighbours vote.
 
-Each stored embedding that is near a query's embedding votes, with what their similarity says, for its
-recording at the offset between the two. A slope lets votes of a query whose tempo is a little off fall
-together.
+Each stored embedding that is near a query's embedding votes for its recording at the offset between the
+two, with the square of how far their similarity exceeds the crowding there: one that is near counts for
+several that are less so. A slope lets votes of a query whose tempo is a little off fall together.
 """
 
 from typing import NamedTuple
@@ -29,6 +29,7 @@ class Candidate(NamedTuple):
 
 def candidates(
     embeddings: NDArray[np.float32],
+    crowding: NDArray[np.float32],
     every: int,
     question: Question,
     *,
@@ -40,14 +41,14 @@ def candidates(
 ) -> list[Candidate]:
     """The candidates of most votes, best first.
 
-    embeddings [shape=(n, d)] lie `every` query steps apart; each has `neighbours` voters, from
-    the `probes` lists of the index that are nearest to it, or from `compared` stored ones.
+    embeddings [shape=(n, d)], of that crowding [shape=(n,)], lie `every` query steps apart; each
+    has `neighbours` voters, from the `probes` lists of the index that are nearest to it, or from
+    `compared` stored ones.
     """
     similarity, numbers = question.snapshot.nearest(embeddings, neighbours, probes, compared)
-    mean, deviation = question.weigher.standard(embeddings)
     valid = numbers >= 0
     step = np.broadcast_to(np.arange(len(embeddings))[:, None], numbers.shape)[valid]
-    weight = np.maximum((similarity[valid] - mean[step]) / deviation[step], 0)
+    weight = np.maximum(similarity[valid] - crowding[step], 0) ** 2
     recording = question.snapshot.owner(numbers[valid])
     at = REFERENCE_EVERY * (numbers[valid] - question.snapshot.starts[recording])
     found: list[Candidate] = []

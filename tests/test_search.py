@@ -14,7 +14,7 @@ from index.align import align
 from index.errors import LibraryError
 from index.library import Library
 from index.recording import Metadata
-from index.significance import HIGHEST, LOWEST, PRICE, Calibration, Tail, Weigher
+from index.significance import LOWEST, PRICE, UNIT, Calibration, Tail, weights
 
 ENCODER = Encoder.load()
 WORKS = 12
@@ -159,15 +159,21 @@ def test_an_empty_library_knows_nothing(tmp_path):
     assert library.search(query(ENCODER, track(ENCODER, 1, 6)))[0] == []
 
 
-def test_weights_are_standard_scores_less_their_price():
-    weigher = Weigher(ENCODER)
+def test_weights_are_similarities_above_the_crowding_less_their_price():
     x, y = track(ENCODER, 1, 10), track(ENCODER, 2, 10)
-    banded = weigher.band(x, y, low=-200, width=401, every=5)
-    mean, covariance = ENCODER.background_mean, ENCODER.background_covariance
-    i, j = 5, 9
-    scores = [(x[i] @ y[j] - z @ mean) / np.sqrt(z @ covariance @ z) for z in (x[i], y[j])]
-    expected = min(HIGHEST, max(LOWEST, np.mean(scores) - PRICE))
-    assert banded[j, 5 * j - i + 200] == pytest.approx(expected, rel=1e-3)
+    y[9] = x[5]
+    coarse = ENCODER.codec.coarse
+
+    def crowding(z):
+        return z @ coarse[np.argmin(np.sum((coarse - z) ** 2, axis=1))]
+
+    crowded = [ENCODER.codec.crowding(z) for z in (x, y)]
+    assert crowded[0] == pytest.approx([crowding(z) for z in x], abs=1e-5)
+    banded = weights(x, crowded[0], y, crowded[1], low=-200, width=401, every=5)
+    for i, j in ((5, 9), (2, 7)):
+        above = x[i] @ y[j] - (crowding(x[i]) + crowding(y[j])) / 2
+        expected = max(above / UNIT - PRICE, LOWEST)
+        assert banded[j, 5 * j - i + 200] == pytest.approx(expected, abs=1e-3)
     assert np.isnan(banded[0, 201:]).all()  # query steps before the first
 
 
