@@ -115,7 +115,7 @@ def ingest(
       {"file", "status": "added|unchanged|failed", "recording": id or null,
        "error": {"type", "detail"} or null, "duration": seconds or null}
     """
-    from service.ingest import find_candidates
+    from service.ingest import failed, find_candidates
     from service.ingest import ingest as ingest_files
     from service.metadata import MetadataError
 
@@ -139,7 +139,12 @@ def ingest(
         given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
     candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
-    if idle:
+    if idle and table and job:  # nobody sees a warning
+        failures += [
+            failed(table.path, "metadata", f"{table.where(row)}: {row.file} is none of the files")
+            for row in idle
+        ]
+    elif idle:
         complain(
             f"warning: {len(idle)} rows of {metadata_file} name none of the files, "
             f"the first is number {idle[0].number}: {idle[0].file}"

@@ -152,12 +152,15 @@ class Ingests(Jobs):
         outcome = json.loads(line)
         error = outcome["error"] or {"type": None, "detail": ""}
         here = f"{self._folder / row.id}/"
+        file, detail = outcome["file"].replace(here, ""), error["detail"].replace(here, "")
+        if file == _METADATA:  # of which each row may fail
+            file = detail.partition(":")[0]
         note = {
             "ingest": row.id,
-            "file": outcome["file"].replace(here, ""),
+            "file": file,
             "status": outcome["status"],
             "type": error["type"],
-            "detail": error["detail"].replace(here, ""),
+            "detail": detail,
         }
         with self._begin() as connection:
             noted = connection.execute(

@@ -235,7 +235,9 @@ class Jobs:
         )
         with self._lock:
             with self._begin() as connection:
-                connection.execute(query.values(state=state, error=error, finished_at=_now()))
+                values = query.values(state=state, error=error, finished_at=_now())
+                if not connection.execute(values).rowcount:
+                    return  # it has ended: told twice, its process would drop what it has in hand
             if process := self._running.get(id):
                 process.terminate()  # what was sent is deleted when it has ended
             else:
@@ -273,7 +275,11 @@ class Jobs:
             reason = said[-1] if said else f"its process ended (status {status}); ask again"
             self.end(id, "failed", reason.replace(f"{folder}/", "")[-_LONGEST_ERROR:])
         row = self._find(id)
-        if row is None or row.state not in UNFINISHED:
+        if row is None:  # it was cancelled and forgotten while its process was ending
+            with self._begin() as connection:
+                self.forget(connection, [id])
+            shutil.rmtree(folder, ignore_errors=True)
+        elif row.state not in UNFINISHED:
             self._delete_sent(id)
 
     def _begin_process(self, row: sql.Row, complaints: BinaryIO) -> "subprocess.Popen[str] | None":

@@ -154,6 +154,20 @@ def test_what_cannot_be_ingested_is_refused_at_once(
     assert [it for it in (library.parent / "ingests").iterdir() if it.is_dir()] == []
 
 
+def test_each_row_of_the_metadata_that_cannot_be_used_is_told(
+    client: TestClient, archive: bytes
+) -> None:
+    rows = "file,rights\nnobody.flac,owned\nnothing.flac,stolen\n71.flac,stolen\n72.flac,owned\n"
+    entry = ended(client, ask(client, archive, metadata=rows)["id"])
+    assert (entry["state"], entry["added"], entry["unchanged"]) == ("done", 1, 1), entry
+    assert {it["file"]: it["error"]["type"] for it in entry["failures"]} == {
+        "album.zip/album/71.flac": "metadata",
+        "album.zip/broken.flac": "undecodable",
+        "metadata.csv, row 2": "metadata",
+        "metadata.csv, row 3": "metadata",
+    }
+
+
 def test_a_file_that_is_no_archive_whatever_its_name_is_a_failed_file(client: TestClient) -> None:
     entry = ended(client, ask(client, b"This is a letter.", "letter.tar.gz")["id"])
     assert (entry["state"], entry["failed"]) == ("done", 1)
