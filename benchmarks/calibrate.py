@@ -209,7 +209,9 @@ def main() -> None:
         sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
     table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
     entry = table.setdefault(encoder.id, {"unaltered": None, "altered": None})
-    options = " --plain" if args.plain else ""
+    options = (" --plain" if args.plain else "") + (
+        f" --encoder {args.encoder}" if args.encoder else ""
+    )
     for name in ("unaltered",) if args.plain else ("unaltered", "altered"):
         tail = fit(found, attrgetter(name))
         print(f"{name}\n{report(found, tail, attrgetter(name))}")

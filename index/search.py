@@ -121,8 +121,7 @@ def everything(
         judged = [replace(item, e_value=chance(item)) for item in found]
         told_apart = distinct(item for item in judged if item.e_value <= max_e_value)
         return [
-            _refined(item, question, chance) if item.e_value <= MATCH else item
-            for item in told_apart
+            _refined(item, question, chance) if _explains(item) else item for item in told_apart
         ]
 
     found = settled(alignments(question, effort, least))
@@ -132,17 +131,18 @@ def everything(
                 found += settled(
                     climb(question, excerpt, rungs, lambda item: chance(item) <= MATCH)
                 )
-    # what is weak as it is may be a strong match under the ladder: it is refined if nothing was stronger
-    return distinct(
-        _refined(item, question, chance) if MATCH < item.e_value <= REVIEW else item
+    # what is weak or bent may be a better match under the ladder: it is refined if nothing was better
+    told = distinct(
+        _refined(item, question, chance) if item.e_value <= REVIEW and not _explains(item) else item
         for item in distinct(found)
     )
+    return sorted(told, key=lambda item: item.e_value)
 
 
 def _explains(found: Found) -> bool:
     """Whether a match leaves nothing to be asked: a bent alignment may be part of an altered copy's."""
-    bend = abs(found.tempo / found.view.hypothesis.tempo - 1)
-    return found.e_value <= MATCH and bend <= MOST_BEND
+    sought = 1.0 if found.hypotheses == 1 else found.view.hypothesis.tempo
+    return found.e_value <= MATCH and abs(found.tempo / sought - 1) <= MOST_BEND
 
 
 def _refined(found: Found, question: Question, chance: Callable[[Found], float]) -> Found:
@@ -190,12 +190,13 @@ def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) 
 
 
 def distinct(found: Iterable[Found]) -> list[Found]:
-    """Best first, without those that tell of the same stretch of query and recording again.
+    """Highest score first, without those that tell of the same stretch of query and recording again.
 
-    Of the several places where a recording repeats itself, the best is named.
+    Of the several places where a recording repeats itself, and of the hypotheses, the best is named: that
+    which explains most, for a bent alignment of the query as it is has the smaller chance, being of one look.
     """
     kept: list[Found] = []
-    for item in sorted(found, key=lambda item: item.e_value):
+    for item in sorted(found, key=lambda item: -item.score):
         start, end = item.query_seconds()
         for other in kept:
             other_start, other_end = other.query_seconds()
