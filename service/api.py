@@ -92,7 +92,7 @@ class RecordingPage(BaseModel):
 class NewRecording(BaseModel):
     """The form that a recording is added with."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid")
 
     audio: File
     rightsholder: NotBlank = Field(description="Who holds the rights in it.")

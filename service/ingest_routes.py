@@ -17,7 +17,7 @@ from service.uploads import File, file_name
 class NewIngest(BaseModel):
     """The form that an ingest is asked for with."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid")
 
     archive: File = Field(description="A .zip, .tar, .tar.gz or .tar.zst of sounds.")
     metadata: File | None = Field(

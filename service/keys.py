@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from index.library import Library
 from index.writer import Writer
 from service.access import Administrator, Asker
 from service.problems import ProblemError, described, invalid
-from service.recording import NOT_BLANK, Day
+from service.recording import NOT_BLANK, TRIMMED, Day
 
 Writing = Callable[[Asker], AbstractContextManager[Writer]]
 
@@ -20,9 +20,9 @@ Writing = Callable[[Asker], AbstractContextManager[Writer]]
 class NewKey(BaseModel):
     """What a key is to be."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid")
 
-    owner: str = Field(
+    owner: Annotated[str, TRIMMED] = Field(
         max_length=200, pattern=NOT_BLANK, description="Whose recordings and queries it is for."
     )
     scope: Literal["query", "ingest", "admin"] = Field(

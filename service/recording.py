@@ -4,14 +4,22 @@ import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict  # pydantic does without it from Python 3.12 on
 
 Rights = Literal["owned", "licensed", "open-licence", "public-domain"]
-# What is written in a field: one line; the second kind has something other than blanks in it.
-Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$")]
+
+
+def _trimmed(value: str) -> str:
+    return value.strip(" ")
+
+
+# What is written in a field: one line; the second kind has something other than blanks in it. Blanks at its
+# ends are dropped when it has been looked at as it was sent: what is described is what is taken.
+TRIMMED = AfterValidator(_trimmed)
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$"), TRIMMED]
 NOT_BLANK = r"^[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$"
-NotBlank = Annotated[str, Field(max_length=1000, pattern=NOT_BLANK)]
+NotBlank = Annotated[str, Field(max_length=1000, pattern=NOT_BLANK), TRIMMED]
 
 CURSOR = r"^[0-9]{0,18}$"  # `next_cursor` of a page of recordings
 
@@ -65,7 +73,7 @@ class RecordingEntry(BaseModel):
 class RecordingChange(TypedDict, total=False):
     """What is to be said of a recording from now on."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", str_strip_whitespace=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     title: NotBlank | None
     artist: NotBlank | None

@@ -268,6 +268,8 @@ def test_no_rights_basis_or_a_bad_field_is_a_problem(
     [
         ({"title": ""}, "title"),
         ({"title": "x" * 1001}, "title"),
+        ({"title": "x" * 1000 + " "}, "title"),
+        ({"title": "two\n"}, "title"),
         ({"rightsholder": None}, "rightsholder"),
         ({"rightsholder": " "}, "rightsholder"),
         ({"rights": None}, "rights"),
@@ -289,6 +291,11 @@ def test_a_change_that_cannot_be_is_a_problem_and_changes_nothing(
     problem(client.patch(url, content=b"{", headers={"Content-Type": "application/json"}), 422)
     problem(client.patch("/v1/recordings/nobody", json={}), 404)
     assert client.get(url).json() == before
+
+
+def test_blanks_at_the_ends_of_a_field_are_dropped(client: TestClient) -> None:
+    url = f"/v1/recordings/{client.get('/v1/recordings').json()['recordings'][0]['id']}"
+    assert client.patch(url, json={"title": "  Two  words "}).json()["title"] == "Two  words"
 
 
 def test_a_recording_without_audio_is_a_problem(client: TestClient, problem: Problem) -> None:
