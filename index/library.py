@@ -19,7 +19,7 @@ deleted since the transaction began is either mapped already, and stays so, or i
 a newer revision says to begin again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -254,15 +254,23 @@ class Library:
         return round(MEMORY_OF_A_PROCESS + held)
 
     @contextmanager
-    def writer(self, by: str | None = None) -> Iterator["Writer"]:
+    def writer(
+        self,
+        by: str | None = None,
+        wait: float = 0.0,
+        give_up: Callable[[], bool] | None = None,
+    ) -> Iterator["Writer"]:
         """The one writer. What it was given is committed when the block ends, also by an error.
 
-        `by` is the id of the key that writes, None for who sits at the machine.
-        Raises LibraryLocked if another process is writing.
+        by : id of the key that writes, None for who sits at the machine
+        wait : seconds to wait for another process that is writing; -1: for as long as it takes, or
+            until `give_up` says so
+
+        Raises LibraryLocked if another process is still writing then.
         """
         from index.writer import Writer
 
-        with Writer.locked(self, by) as writer:
+        with Writer.locked(self, by, wait, give_up) as writer:
             try:
                 yield writer
             finally:

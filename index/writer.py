@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -47,11 +47,17 @@ class Writer:
 
     @classmethod
     @contextmanager
-    def locked(cls, library: "Library", by: str | None) -> Iterator["Writer"]:
+    def locked(
+        cls,
+        library: "Library",
+        by: str | None,
+        wait: float = 0.0,
+        give_up: Callable[[], bool] | None = None,
+    ) -> Iterator["Writer"]:
         """A writer with the library's lock, after what a killed one left has been deleted."""
         lock = filelock.FileLock(library.path / "write.lock")
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=wait, cancel_check=give_up)
         except filelock.Timeout:
             raise LibraryLocked(
                 f"{library.path}: another process is writing this library; try again when it is done"

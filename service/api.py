@@ -68,7 +68,6 @@ from service.settings import Settings
 from service.uploads import File, file_name
 from service.web import install_pages
 from service.wording import as_text
-from service.writing import writer_in_turn
 
 FINGERPRINT_MEDIA_TYPE = "application/vnd.earmark.fingerprint"
 
@@ -217,13 +216,7 @@ class Service:
         if not self._writing.acquire(timeout=_WRITE_WAIT):
             raise unavailable("other requests are writing to the library")
         try:
-            until = time.monotonic() + _PROCESS_WAIT
-
-            def give_up(seconds: float) -> bool:
-                time.sleep(seconds)
-                return time.monotonic() > until
-
-            with writer_in_turn(library, asker.id, give_up) as writer:
+            with library.writer(asker.id, _PROCESS_WAIT) as writer:
                 yield writer
         finally:
             self._writing.release()

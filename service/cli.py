@@ -205,12 +205,11 @@ def _ways(
     """
     from service.decoding import Decoder
     from service.ingest import made_here
-    from service.writing import writer_in_turn
 
     limits = limits_of(settings)
     if job:
         with closing(Decoder(settings, encoder, limits)) as decoder:
-            yield decoder.of_source, lambda: writer_in_turn(library, key, stop.wait)
+            yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
     else:
         with library.writer(key) as writer:
             yield made_here(encoder, limits), lambda: nullcontext(writer)

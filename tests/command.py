@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,27 @@ class Earmark:
         """Run it with --json and parse each line of its result."""
         done = self(*arguments, "--json", **options)
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    @contextmanager
+    def server(self, jobs: Path, **environment: str) -> Iterator[str]:
+        """The address of a server of its own, which keeps its scans and ingests in the folder `jobs`."""
+        folders = {f"EARMARK_{kind.upper()}": str(jobs / kind) for kind in ("scans", "ingests")}
+        process = subprocess.Popen(
+            self.command("serve", "--port", "0"),
+            cwd=self.folder,
+            env=self.environment | folders | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        try:
+            said = ""
+            for line in process.stderr:
+                said += line
+                if "ready, with" in line:
+                    break
+            (address,) = re.findall(r"http://[\d.:]+\d", said)
+            yield address
+        finally:
+            process.terminate()
+            process.communicate()

@@ -4,7 +4,6 @@ make described CASES=1000      # as many for every route, where the tests make d
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,30 +27,8 @@ def key(earmark: Earmark) -> str:
 @pytest.fixture
 def address(earmark: Earmark, key: str, tmp_path: Path) -> Iterator[str]:
     """Where a server of this test's own library is."""
-    process = subprocess.Popen(
-        earmark.command("serve", "--port", "0"),
-        cwd=earmark.folder,
-        env=earmark.environment
-        | {
-            "EARMARK_SCANS": str(tmp_path / "scans"),
-            "EARMARK_INGESTS": str(tmp_path / "ingests"),
-            "EARMARK_REQUESTS_PER_MINUTE": "0",
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if "ready, with" in line:
-            break
-    try:
-        (where,) = re.findall(r"http://[\d.:]+", "".join(said))
-        yield where
-    finally:
-        process.terminate()
-        process.communicate()
+    with earmark.server(tmp_path, EARMARK_REQUESTS_PER_MINUTE="0") as address:
+        yield address
 
 
 def test_nothing_is_answered_that_is_not_described(

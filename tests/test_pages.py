@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,27 +24,8 @@ PATIENCE = 60_000  # ms; nothing waits that long unless something is wrong
 @pytest.fixture
 def address(earmark: Earmark, tmp_path: Path) -> Iterator[str]:
     """Where a server of this test's own library is."""
-    process = subprocess.Popen(
-        earmark.command("serve", "--port", "0"),
-        cwd=earmark.folder,
-        env=earmark.environment
-        | {"EARMARK_SCANS": str(tmp_path / "scans"), "EARMARK_INGESTS": str(tmp_path / "ingests")},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if "ready, with" in line:
-            break
-    try:
-        (where,) = [word for line in said for word in line.split() if word.startswith("http")]
-        yield where
-    finally:
-        process.terminate()
-        process.wait()
-        process.stderr.close()
+    with earmark.server(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
