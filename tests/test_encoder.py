@@ -128,8 +128,35 @@ def test_codes_name_the_nearest_entries():
         for s in range(4):
             distances = np.sum((codec.codebooks[s] - rest[2 * s : 2 * s + 2]) ** 2, axis=1)
             assert codes[i, s] == np.argmin(distances)
-            part = codec.coarse[nearest][2 * s : 2 * s + 2] + codec.codebooks[s][codes[i, s]]
-            assert np.allclose(decoded[i, 2 * s : 2 * s + 2], part)
+        entries = [codec.codebooks[s][codes[i, s]] for s in range(4)]
+        named = codec.coarse[nearest] + np.concatenate(entries)
+        assert np.allclose(decoded[i], named / np.linalg.norm(named), atol=1e-6)
+
+
+def test_what_codes_leave_of_embeddings_has_their_length_and_silence_has_none(encoder):
+    rng = np.random.default_rng(4)
+    x = encoder.embed(rng.standard_normal((400, BANDS)).astype(np.float32))
+    lists, codes = encoder.codec.encode(np.concatenate([x, np.zeros_like(x[:1])]))
+    lengths = np.linalg.norm(encoder.codec.decode(lists, codes), axis=1)
+    assert np.allclose(lengths[:-1], 1, atol=1e-5)
+    assert lengths[-1] == 0
+
+
+def test_it_computes_what_the_model_in_torch_does(encoder):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install earmark[training]")
+    from fingerprint.training.export import layers_of
+    from fingerprint.training.model import Encoder as Model
+    from fingerprint.training.model import start_from
+
+    model = Model()
+    start_from(model, encoder.layers)
+    assert len(layers_of(model)) == len(encoder.layers)
+    picture = np.random.default_rng(5).standard_normal((encoder.window + 40, BANDS))
+    picture = picture.astype(np.float32)
+    windows = [picture[at : at + encoder.window] for at in range(0, 41, encoder.hop)]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(np.stack(windows))).numpy()
+    assert np.abs(encoder.embed(picture) - expected).max() < 1e-3
 
 
 def test_codebooks_that_do_not_fit_are_refused():

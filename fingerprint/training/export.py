@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from torch.optim.swa_utils import AveragedModel
 
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
@@ -140,6 +141,21 @@ def _excerpt(work: Path) -> NDArray[np.float32]:
     return samples[first : first + length].astype(np.float32) / np.float32(32768)
 
 
+def encoder_of(checkpoint: Path) -> Encoder:
+    """The encoder of a checkpoint of training, without codec, background and id."""
+    layers, _ = trained(checkpoint)
+    return Encoder(layers, None, "", None, None)  # type: ignore[arg-type]
+
+
+def trained(checkpoint: Path) -> tuple[list[Layer], int]:
+    """The layers of a checkpoint's mean weights, and its steps."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    average = AveragedModel(TorchEncoder())
+    average.load_state_dict(state["average"])
+    model = average.module.eval()
+    return layers_of(model), state["step"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("manifest", type=Path)
@@ -147,13 +163,10 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("weights", type=Path)
     args = parser.parse_args()
-    state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
-    model = TorchEncoder()
-    model.load_state_dict(state["model"])
-    model.eval()
+    layers, steps = trained(args.checkpoint)
     works = music(args.manifest, args.samples)
-    recipe = {"loss": "NT-Xent", "steps": state["step"], "works": len(works)}
-    encoder = export(layers_of(model), works, args.weights, recipe)
+    recipe = {"loss": "NT-Xent", "steps": steps, "works": len(works)}
+    encoder = export(layers, works, args.weights, recipe)
     print(f"{args.weights}: encoder {encoder.id}")
 
 

@@ -2,6 +2,11 @@
 
     python -m fingerprint.training.train MANIFEST SAMPLES CHECKPOINT --steps 4000 [--start WEIGHTS]
 
+What is exported is the mean of the weights over the last steps, which is better than the last ones at any
+step of a constant rate: so there is no schedule to be finished, and training can go on for as long as there
+is time (Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization"; here
+with exponentially falling weight).
+
 With --start, training begins from a shipped weights file instead of from nothing, its batch normalisation
 staying as it was folded into the convolutions: what costs days of CPU need not be done twice.
 
@@ -11,7 +16,6 @@ to music, with moments of the same sound left out of the negatives.
 """
 
 import argparse
-import math
 import os
 import time
 from pathlib import Path
@@ -19,10 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fingerprint.encoder import Encoder as ShippedEncoder
 from fingerprint.training.dataset import Batch, Corpus
 from fingerprint.training.model import Encoder, start_from, window_frames
+
+WARM_UP = 100  # steps over which the rate rises
+FORGET = 0.997  # of the mean of the weights, a step: it is that of the last few hundred
 
 
 def contrastive_loss(clean: Tensor, degraded: Tensor, same: Tensor, temperature: float) -> Tensor:
@@ -60,17 +68,16 @@ def train(args: argparse.Namespace) -> None:
     if args.start:
         start_from(model, ShippedEncoder.load(args.start).layers)
     model.to(device, memory_format=torch.channels_last)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(FORGET), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
-
-    def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / 100)
-        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / args.steps))))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / WARM_UP)
+    )
     step = 0
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
         schedule.last_epoch = step
@@ -95,6 +102,7 @@ def train(args: argparse.Namespace) -> None:
         loss.backward()
         optimiser.step()
         schedule.step()
+        average.update_parameters(model)
         step += 1
         if step % 20 == 0:
             with torch.no_grad():
@@ -107,13 +115,24 @@ def train(args: argparse.Namespace) -> None:
                 flush=True,
             )
         if step % args.save_every == 0 or step == args.steps:
-            save(args.checkpoint, model, optimiser, step)
+            save(args.checkpoint, model, average, optimiser, step)
 
 
-def save(path: Path, model: Encoder, optimiser: torch.optim.Optimizer, step: int) -> None:
+def save(
+    path: Path,
+    model: Encoder,
+    average: AveragedModel,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+) -> None:
     """Write a checkpoint beside, then rename: a kill leaves the last one whole."""
     beside = path.with_suffix(".partial")
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    state = {
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+    }
     torch.save(state, beside)
     os.replace(beside, path)
 
