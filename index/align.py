@@ -27,11 +27,6 @@ CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
 # before it is believed: keeps a clip of five seconds from having a tempo by accident.
 CREEP_DOUBT = 150.0
 
-
-# Score lost on the way, from the highest so far, at which a stretch ends and what follows is another:
-# six reference steps (3 s) of unrelated sound.
-INTERRUPTION = 12.0
-
 SLACK = 3  # query steps to either side of a candidate's offset that an alignment may use…
 DRIFT = 0.03  # …and more, by this share of what query and recording overlap…
 MOST_SLACK = 40  # …up to these 4 s
@@ -40,10 +35,8 @@ MOST_SLACK = 40  # …up to these 4 s
 class Alignment(NamedTuple):
     """Reference steps `first` to `last` (inclusive) against the query.
 
-    `stretches` are the (first, last) steps of the parts that speak for the match, between which
-    something else is heard; all of them are evidence for each other. The query step under reference
-    step j is `every * j - offset - creep * (j - (first + last) / 2)`, where `every` is the number of
-    query steps in a reference step.
+    The query step under reference step j is `every * j - offset - creep * (j - (first + last) / 2)`, where
+    `every` is the number of query steps in a reference step.
     """
 
     score: float
@@ -51,14 +44,15 @@ class Alignment(NamedTuple):
     last: int
     offset: float
     creep: float
-    stretches: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Found:
     """An alignment of a view of the query with a recording (its index in the snapshot).
 
-    `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged.
+    `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged,
+    `stretches` the first and last steps of its parts, between which something else is heard, once these were
+    looked for (`index.extent`).
     """
 
     recording: int
@@ -66,6 +60,7 @@ class Found:
     view: View
     hypotheses: int = 1
     e_value: float = math.inf
+    stretches: tuple[tuple[float, float], ...] = ()
 
     @property
     def score(self) -> float:
@@ -89,6 +84,10 @@ class Found:
         """Beginning and end, in the query, of what the alignment's embeddings look at."""
         first, last = self.query_steps()
         return self.view.at(first) - self.view.reach, self.view.at(last) + self.view.reach
+
+    def second(self, step: float) -> float:
+        """Second of the query under a reference step: the centre of the window there."""
+        return self.view.at(self.query_step(step))
 
     @property
     def tempo(self) -> float:
@@ -136,7 +135,6 @@ def align_near(
                 first=alignment.first + first,
                 last=alignment.last + first,
                 offset=alignment.offset + REFERENCE_EVERY * first,
-                stretches=tuple((a + first, b + first) for a, b in alignment.stretches),
             ),
             view,
         )
@@ -153,7 +151,6 @@ def align(banded: NDArray[np.float32], low: int, least: float = 0.0) -> Alignmen
     if score <= 0 or score < least:
         return None
     steps = np.arange(first, first + len(path))
-    stretches = tuple((first + a, first + b) for a, b in _stretches(banded[steps, path]))
     weight, at = _peaks(banded[steps], path)
     middle = (steps[0] + steps[-1]) / 2
     centred = steps - middle
@@ -163,28 +160,7 @@ def align(banded: NDArray[np.float32], low: int, least: float = 0.0) -> Alignmen
     creep = weight @ ((centred - mean_step) * (at - mean_offset))
     creep /= spread + CREEP_DOUBT
     offset = low + mean_offset - creep * mean_step
-    return Alignment(
-        float(score), int(steps[0]), int(steps[-1]), float(offset), float(creep), stretches
-    )
-
-
-def _stretches(weights: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """First and last of the runs of weights that no INTERRUPTION divides."""
-    found: list[tuple[int, int]] = []
-    first = last = 0
-    total = highest = 0.0
-    for i, weight in enumerate(weights):
-        if total <= 0:
-            first, total, highest = i, 0.0, 0.0
-        total += float(weight)
-        if total > highest:
-            highest, last = total, i
-        elif total < highest - INTERRUPTION:
-            found.append((first, last))
-            total = highest = 0.0
-    if highest > 0:
-        found.append((first, last))
-    return found
+    return Alignment(float(score), int(steps[0]), int(steps[-1]), float(offset), float(creep))
 
 
 def _peaks(

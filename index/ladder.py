@@ -53,9 +53,12 @@ class Excerpt(NamedTuple):
     end: float
 
     def is_mostly_in(self, found: Found) -> bool:
-        """Whether an alignment explains at least half of it."""
-        start, end = found.query_seconds()
-        return min(end, self.end) - max(start, self.start) >= 0.5 * (self.end - self.start)
+        """Whether a stretch of a match explains at least half of it."""
+        return any(
+            min(found.second(last), self.end) - max(found.second(first), self.start)
+            >= 0.5 * (self.end - self.start)
+            for first, last in found.stretches
+        )
 
 
 def excerpts(fingerprint: Fingerprint) -> list[Excerpt]:

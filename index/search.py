@@ -8,6 +8,7 @@ What is not recognised as it is may have been altered in tempo or pitch: `index.
 other hypotheses, and what it finds is aligned and judged in the same way.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.view import unaltered
 from index.align import SLACK, Found, align_near
+from index.extent import stretches
 from index.ladder import climb, excerpts
 from index.question import Question
 from index.refine import LOOKS, refined
@@ -99,7 +101,7 @@ def search(
     return [
         _match(found, first, last, question)
         for found in everything(question, rungs, chance, max_e_value, effort, least)
-        for first, last in found.alignment.stretches
+        for first, last in found.stretches
     ]
 
 
@@ -121,7 +123,8 @@ def everything(
         judged = [replace(item, e_value=chance(item)) for item in found]
         told_apart = distinct(item for item in judged if item.e_value <= max_e_value)
         return [
-            _refined(item, question, chance) if _explains(item) else item for item in told_apart
+            _followed(_refined(item, question, chance), question) if _explains(item) else item
+            for item in told_apart
         ]
 
     found = settled(alignments(question, effort, least))
@@ -136,7 +139,8 @@ def everything(
         _refined(item, question, chance) if item.e_value <= REVIEW and not _explains(item) else item
         for item in distinct(found)
     )
-    return sorted(told, key=lambda item: item.e_value)
+    followed = [item if item.stretches else _followed(item, question) for item in told]
+    return _once(sorted(followed, key=lambda item: item.e_value))
 
 
 def _explains(found: Found) -> bool:
@@ -151,6 +155,28 @@ def _refined(found: Found, question: Question, chance: Callable[[Found], float])
         return found
     better = refined(found, question)
     return replace(better, e_value=min(found.e_value, LOOKS * chance(better)))
+
+
+def _followed(found: Found, question: Question) -> Found:
+    """A match with its stretches."""
+    return replace(found, stretches=stretches(found, question))
+
+
+def _once(found: Iterable[Found]) -> list[Found]:
+    """Without the stretches that for the most part lie in one of the same recording that came before."""
+    kept: list[Found] = []
+    told: dict[int, list[tuple[float, float]]] = {}
+    for item in found:
+        of_it = told.setdefault(item.recording, [])
+        new = []
+        for first, last in item.stretches:
+            start, end = item.second(first), item.second(last)
+            if not any(min(end, b) - max(start, a) > 0.5 * (end - start) for a, b in of_it):
+                new.append((first, last))
+                of_it.append((start, end))
+        if new:
+            kept.append(replace(item, stretches=tuple(new)))
+    return kept
 
 
 def alignments(question: Question, effort: Effort, least: float) -> list[Found]:
@@ -208,26 +234,31 @@ def distinct(found: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def _match(found: Found, first_step: int, last_step: int, question: Question) -> Match:
+def _match(found: Found, first_step: float, last_step: float, question: Question) -> Match:
     """The match that reference steps first to last of an alignment are, in seconds."""
     fingerprint = question.fingerprint
     recording = question.snapshot.recordings[found.recording]
-    view, tempo = found.view, found.tempo
-    first, last = found.query_step(first_step), found.query_step(last_step)
+    tempo = found.tempo
+    query_start, query_end = found.second(first_step), found.second(last_step)
+    # the middle, where rounding of either end matters least
+    query_middle = (query_start + query_end) / 2
     reference_step = fingerprint.step * REFERENCE_EVERY
-    # Evidence reaches half a window beyond the outermost embeddings. Where the query gave no
-    # further embedding that could have spoken against it, the match goes on to the query's end.
-    query_start, query_end = view.at(first) - view.reach, view.at(last) + view.reach
-    evidence_ends = fingerprint.start + (len(fingerprint.embeddings) - 1) * fingerprint.step
-    if view.at(first - REFERENCE_EVERY) < fingerprint.start:
-        query_start = 0.0
-    if view.at(last + REFERENCE_EVERY) > evidence_ends:
-        query_end = fingerprint.duration
-    query_start = max(0.0, query_start)
-    query_end = min(fingerprint.duration, query_end)
-    # the middle of the aligned embeddings, where rounding of either end matters least
-    query_middle = view.at(0.5 * (first + last))
     reference_middle = fingerprint.reach + 0.5 * (first_step + last_step) * reference_step
+    # Where query or recording have no further embedding that could have spoken against it, the match goes
+    # on to the beginning or end of that one.
+    before, after = math.ceil(first_step) - 1, math.floor(last_step) + 1
+    if found.second(before) < fingerprint.start:
+        query_start = 0.0
+    elif before < 0:
+        query_start = max(0.0, query_middle - reference_middle / tempo)
+    if (
+        found.second(after)
+        > fingerprint.start + (len(fingerprint.embeddings) - 1) * fingerprint.step
+    ):
+        query_end = fingerprint.duration
+    elif after >= question.snapshot.length(found.recording):
+        rest = (recording.duration - reference_middle) / tempo
+        query_end = min(fingerprint.duration, query_middle + rest)
     reference_start = reference_middle + (query_start - query_middle) * tempo
     reference_end = reference_middle + (query_end - query_middle) * tempo
     if reference_start < 0:
@@ -253,5 +284,5 @@ def _match(found: Found, first_step: int, last_step: int, question: Question) ->
         reference_start=round(reference_start, 3),
         reference_end=round(reference_end, 3),
         tempo=round(tempo, 4),
-        pitch_semitones=round(view.hypothesis.pitch, 2),
+        pitch_semitones=round(found.view.hypothesis.pitch, 2),
     )

@@ -1,0 +1,101 @@
+"""From where to where a recording is heard, once it is known to be and along which line.
+
+That a recording is there at all is asked of every offset of a whole library, so that an alignment counts only
+what is well above chance (`index.align`). Where it begins and ends is asked of one line: there a pair speaks for
+the recording as soon as it is more likely to be of one moment than not, and music that goes on under speech, or
+under another work, is followed as far as it can be made out. A stretch is a run of pairs along the line whose
+sum is highest and which no INTERRUPTION divides (as BLAST extends its hits by the X-drop rule, Altschul et al.
+1990). It ends where likeness has fallen half-way from what it is in the stretch to what it is elsewhere: there
+half of an embedding's window is inside.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.fingerprint import REFERENCE_EVERY
+from index.align import Found
+from index.question import Question
+from index.significance import UNIT
+
+# Similarity above the crowding, in units of `index.significance.UNIT`; docs/decisions/timeline.md says what of.
+ELSEWHERE = -4.2  # mean of pairs of different moments
+EVEN = -1.2  # of pairs that are as likely to be of one moment, under speech, as of two
+LEAST = -2.0  # what one pair can say against a recording
+# What is lost, from the highest sum so far, where a stretch ends and what follows is another, and what a stretch
+# must say for itself: six reference steps (3 s) of unrelated sound.
+INTERRUPTION = 12.0
+FARTHEST = 60.0  # s to either side of an alignment to which it is followed
+
+
+def stretches(found: Found, question: Question) -> tuple[tuple[float, float], ...]:
+    """First and last reference step, with fractions, of each stretch of an alignment.
+
+    A stretch that begins or ends with a whole step has none before or after it that both query and recording
+    hold.
+    """
+    view, alignment = found.view, found.alignment
+    more = int(FARTHEST / (question.fingerprint.step * REFERENCE_EVERY))
+    low = max(0, alignment.first - more)
+    high = min(question.snapshot.length(found.recording), alignment.last + more + 1)
+    at = np.array([round(found.query_step(step)) for step in range(low, high)])
+    (inside,) = np.nonzero((at >= 0) & (at < len(view.embeddings)))
+    first, end = low + int(inside[0]), low + int(inside[-1]) + 1
+    query = at[inside]
+    codes = question.snapshot.codes(found.recording, first, end)
+    reference = view.codec.decode(codes.lists, codes.codes)
+    crowding = (view.crowding[query] + view.codec.crowding(reference, codes.lists)) / 2
+    above = (np.sum(view.embeddings[query] * reference, axis=1) - crowding) / UNIT
+    return tuple(
+        (first + start, first + last)
+        for start, last in _borders(above)
+        if first + last >= alignment.first and first + start <= alignment.last
+    ) or ((alignment.first, alignment.last),)
+
+
+def _borders(above: NDArray[np.float32]) -> list[tuple[float, float]]:
+    """Where the runs of `above` begin and end, in steps."""
+    found = []
+    for first, last in _runs(np.maximum(above - EVEN, LEAST)):
+        half_way = (float(np.mean(above[first : last + 1])) + ELSEWHERE) / 2
+        start = first + _half_way(
+            above[first : last + 1], half_way, above[max(0, first - 1) : first]
+        )
+        end = last - _half_way(above[first : last + 1][::-1], half_way, above[last + 1 : last + 2])
+        if end > start:
+            found.append((start, end))
+    return found
+
+
+def _half_way(inside: NDArray[np.float32], level: float, before: NDArray[np.float32]) -> float:
+    """Steps after the first at which what rises from `before` into `inside` passes a level.
+
+    Between -1 and 0 if the first is above it already; 0 if there is nothing before.
+    """
+    if not len(before):
+        return 0.0
+    rising = np.concatenate([before, inside])
+    above = int(np.argmax(inside >= level)) + 1
+    lower, upper = float(rising[above - 1]), float(rising[above])
+    part = (upper - level) / max(upper - lower, 1e-6)
+    return above - 1 - float(np.clip(part, 0, 1))
+
+
+def _runs(weights: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """First and last of the runs of weights of highest sum that no INTERRUPTION divides."""
+    found: list[tuple[int, int]] = []
+    first = last = 0
+    total = highest = 0.0
+    # one INTERRUPTION after the last ends the last run
+    for i, weight in enumerate([*weights.tolist(), -math.inf]):
+        if total <= 0:
+            first, total, highest = i, 0.0, 0.0
+        total += weight
+        if total > highest:
+            highest, last = total, i
+        elif total < highest - INTERRUPTION:
+            if highest >= INTERRUPTION:
+                found.append((first, last))
+            total = highest = 0.0
+    return found
