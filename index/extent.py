@@ -10,6 +10,7 @@ half of an embedding's window is inside.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ LEAST = -2.0  # what one pair can say against a recording
 # What is lost, from the highest sum so far, where a stretch ends and what follows is another, and what a stretch
 # must say for itself: six reference steps (3 s) of unrelated sound.
 INTERRUPTION = 12.0
+# Median of an alignment in which nothing else is heard; if that were so beyond its ends, it would go on there.
+# So what lies beyond must say this much for itself.
+CLEAR = 8.0
+GAIN = 6.0
 FARTHEST = 60.0  # s to either side of an alignment to which it is followed
 
 
@@ -47,25 +52,31 @@ def stretches(found: Found, question: Question) -> tuple[tuple[float, float], ..
     reference = view.codec.decode(codes.lists, codes.codes)
     crowding = (view.crowding[query] + view.codec.crowding(reference, codes.lists)) / 2
     above = (np.sum(view.embeddings[query] * reference, axis=1) - crowding) / UNIT
-    return tuple(
-        (first + start, first + last)
-        for start, last in _borders(above)
-        if first + last >= alignment.first and first + start <= alignment.last
-    ) or ((alignment.first, alignment.last),)
+    borders = _borders(above, alignment.first - first, alignment.last - first)
+    return tuple((first + start, first + last) for start, last in borders) or (
+        (alignment.first, alignment.last),
+    )
 
 
-def _borders(above: NDArray[np.float32]) -> list[tuple[float, float]]:
-    """Where the runs of `above` begin and end, in steps."""
-    found = []
-    for first, last in _runs(np.maximum(above - EVEN, LEAST)):
-        half_way = (float(np.mean(above[first : last + 1])) + ELSEWHERE) / 2
-        start = first + _half_way(
-            above[first : last + 1], half_way, above[max(0, first - 1) : first]
+def _borders(
+    above: NDArray[np.float32], first: int, last: int
+) -> Iterator[tuple[float, float]]:
+    """Where the runs of `above` begin and end, in steps, that are part of an alignment from first to last."""
+    weights = np.maximum(above - EVEN, LEAST)
+    least = GAIN if np.median(above[first : last + 1]) >= CLEAR else 0.0
+    for start, end in _runs(weights):
+        if end < first or start > last:
+            continue
+        if start < first and weights[start:first].sum() < least:
+            start = first
+        if end > last and weights[last + 1 : end + 1].sum() < least:
+            end = last
+        inside = above[start : end + 1]
+        level = (float(np.mean(inside)) + ELSEWHERE) / 2
+        yield (
+            start + _half_way(inside, level, above[max(0, start - 1) : start]),
+            end - _half_way(inside[::-1], level, above[end + 1 : end + 2]),
         )
-        end = last - _half_way(above[first : last + 1][::-1], half_way, above[last + 1 : last + 2])
-        if end > start:
-            found.append((start, end))
-    return found
 
 
 def _half_way(inside: NDArray[np.float32], level: float, before: NDArray[np.float32]) -> float:
