@@ -2,10 +2,11 @@
 
     broadcast   60 s of speech; works enter and leave at random, 6 to 12 dB below it. One programme in six has
                 no music, one has music of works that the library does not have.
-    mix         30 minutes of works one after the other, each at a tempo of its own within 8 %, by Rubber Band
-                (its pitch is kept) or by a change of speed, into each other over 8 to 20 s at equal power.
-    inserts     3 s of a work in every 30 s of 10 minutes of speech, noises and music of works that the library
-                does not have, at the same level.
+    mix         30 minutes of works one after the other, each at a tempo of its own within 8 %, by Rubber
+                Band (its pitch is kept) or by a change of speed; they go over into each other in 8 to 20 s at
+                equal power.
+    inserts     3 s of a work in every 30 s of 10 minutes of speech, noises and music of works that the
+                library does not have, at the same level.
 
 Works of every fourth package are those that the library does not have. The same split and seed give the same
 programmes. They are mono, so that thirty minutes fit into memory.
@@ -172,15 +173,16 @@ def mix(material: Material, rng: Generator, number: int) -> tuple[Signal, list[H
         music, offset = _excerpt(work, rng.uniform(*TRACK) * tempo, rng)
         damaged = degrade(music, RATE, chain, rng, material.sources)
         music = _levelled(damaged.mono[: len(programme) - round(start * RATE)])
-        end = start + len(music) / RATE
-        fade_out = rng.uniform(*CROSS_FADE)
-        _fade(music[: round(fade_in * RATE)], rising=True)
-        if end < MIX:
-            _fade(music[-round(fade_out * RATE) :], rising=False)
         first = round(start * RATE)
-        programme[first : first + len(music)] += music
+        end = start + len(music) / RATE
         heard.append(Heard(work.id, start, end, offset, tempo, chain.pitch_semitones))
-        if end >= MIX:
+        _fade(music[: round(fade_in * RATE)], rising=True)
+        last = first + len(music) == len(programme)
+        fade_out = rng.uniform(*CROSS_FADE)
+        if not last:
+            _fade(music[-round(fade_out * RATE) :], rising=False)
+        programme[first : first + len(music)] += music
+        if last:
             break
         start, fade_in = end - fade_out, fade_out
     return programme, heard

@@ -2,18 +2,22 @@
 
     python -m benchmarks.timeline [--split report] [--broadcasts 60] [--mixes 4] [--inserts 6] [--seed 1]
 
-The programmes of `benchmarks.programmes` are looked up as `earmark query` does; what counts are its answers of
-tier `match`. Whether a recording is heard is asked at every tenth of a second:
+The programmes of `benchmarks.programmes` are looked up as `earmark query` does; what counts are its answers
+of tier `match`. Whether a recording is heard is asked at every tenth of a second:
 
     F1 of seconds   of (recording, moment): precision and recall of what is named
     seconds right   a recording is named, and none that is not heard then
-    found           an insert is named over at least half of its length
-    borders         of the inserts found, those whose beginning and end are both told within 0.5 s
+    found           a stretch of a work is named over at least half of its length
+    borders         of what is found, that whose beginning and end are both told within 0.5 s
 
 A recording that is named for another one is not wrong where both have the same audio there (`truth`).
 Intervals are 95 %: Wilson's, and for shares of seconds, which are not independent, a bootstrap over the
-programmes. Programmes, the library and the answers of this code are kept, and a run that was
-cut short goes on.
+programmes. Programmes, the library and the answers of this code are kept: a run that was cut short goes on.
+
+    python -m benchmarks.timeline --likeness --split tune
+
+prints what the borders in `index.extent` rest on: similarity above the crowding by where a pair lies, before
+the beginning or after the end of a work, or inside.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -42,14 +47,17 @@ from benchmarks.truth import Cut, Truth
 from fingerprint.audio import read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, fingerprint
+from fingerprint.view import unaltered
 from index.library import Library
 from index.recording import Metadata
 from index.search import Match
+from index.significance import UNIT
 
 MOMENT = 0.1  # s
 BORDER = 0.5  # s
+SAME_PITCH = 0.5  # semitones that an encoder bears by itself
 SAME = 3.0  # s of a work in which the same audio is looked for
-TARGETS = {"F1 of seconds": "0.80", "seconds right": "90 %", "wrong works": "0"}
+
 RESAMPLED = 2000
 
 
@@ -319,6 +327,51 @@ def _counted(what: str, k: int, n: int, target: str) -> tuple[str, ...]:
     )
 
 
+DISTANCES = (-60.0, -4.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 60.0)  # s inside a stretch
+
+
+def likeness(bench: Bench, numbers: dict[str, int]) -> list[str]:
+    """Rows of a table: similarity above the crowding, by how far inside a work's stretch a pair lies.
+
+    Of pairs on the work's own line, of works whose pitch is their own.
+    """
+    library = bench.ingest()
+    snapshot = library.refresh()
+    number = {recording.id: n for n, recording in enumerate(snapshot.recordings)}
+    found: dict[str, list[tuple[float, float]]] = {}
+    for programme in make_programmes(bench.material, numbers, bench.seed, bench.folder):
+        path = bench.folder / f"{programme.id}.flac"
+        view = unaltered(fingerprint(path, bench.encoder, QUERY_EVERY), bench.encoder)
+        for it in programme.heard:
+            if abs(it.pitch_semitones) > SAME_PITCH:
+                continue
+            recording = number[it.work]
+            codes = snapshot.codes(recording, 0, snapshot.length(recording))
+            stored = view.codec.decode(codes.lists, codes.codes)
+            crowding = view.codec.crowding(stored, codes.lists)
+            seconds = view.reach + bench.encoder.step * REFERENCE_EVERY * np.arange(len(codes))
+            heard_at = it.start + (seconds - it.offset) / it.tempo
+            at = np.rint((heard_at - view.start) / view.step).astype(int)
+            (held,) = np.nonzero((at >= 0) & (at < len(view.embeddings)))
+            at = at[held]
+            alike = np.sum(view.embeddings[at] * stored[held], axis=1)
+            above = (alike - (view.crowding[at] + crowding[held]) / 2) / UNIT
+            inside = np.minimum(heard_at[held] - it.start, it.end - heard_at[held])
+            found.setdefault(programme.kind, []).extend(zip(inside, above, strict=True))
+    rows = []
+    for kind, pairs in found.items():
+        inside, above = np.array(pairs).T
+        for low, high in pairwise(DISTANCES):
+            some = above[(inside >= low) & (inside < high)]
+            if len(some):
+                deciles = ", ".join(f"{value:.1f}" for value in np.percentile(some, (10, 50, 90)))
+                rows.append(
+                    f"| {kind} | {low:g} to {high:g} s | {len(some)} | {some.mean():.1f} "
+                    f"| {some.std():.1f} | {deciles} |"
+                )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--split", choices=("tune", "report"), default="report")
@@ -326,9 +379,18 @@ def main() -> None:
     parser.add_argument("--mixes", type=int, default=4)
     parser.add_argument("--inserts", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--likeness", action="store_true", help="what borders rest on, instead of answers"
+    )
     args = parser.parse_args()
     bench = Bench(args.split, args.seed)
     numbers = {"broadcast": args.broadcasts, "mix": args.mixes, "inserts": args.inserts}
+    if args.likeness:
+        print(f"{args.split} split; encoder {bench.encoder.id}; seed {args.seed}\n")
+        print("| programme | inside by | pairs | mean | deviation | 10th, 50th, 90th percentile |")
+        print("|---|---|---|---|---|---|")
+        print("\n".join(likeness(bench, numbers)))
+        return
     timelines = bench.ask(numbers)
     known = bench.material.known
     print(

@@ -1,12 +1,12 @@
 """From where to where a recording is heard, once it is known to be and along which line.
 
-That a recording is there at all is asked of every offset of a whole library, so that an alignment counts only
-what is well above chance (`index.align`). Where it begins and ends is asked of one line: there a pair speaks for
-the recording as soon as it is more likely to be of one moment than not, and music that goes on under speech, or
-under another work, is followed as far as it can be made out. A stretch is a run of pairs along the line whose
-sum is highest and which no INTERRUPTION divides (as BLAST extends its hits by the X-drop rule, Altschul et al.
-1990). It ends where likeness has fallen half-way from what it is in the stretch to what it is elsewhere: there
-half of an embedding's window is inside.
+That a recording is there at all is asked of every offset of a whole library, so that an alignment counts
+only what is well above chance (`index.align`). Where it begins and ends is asked of one line: there a pair
+speaks for the recording as soon as it is more likely to be of one moment than not, and music that goes on
+under speech, or under another work, is followed as far as it can be made out. A stretch is a run of pairs
+along the line whose sum is highest and which no INTERRUPTION divides (as BLAST extends its hits by the X-drop
+rule, Altschul et al. 1990). It ends where likeness has fallen half-way from what it is in the stretch to what
+it is elsewhere: there half of an embedding's window is inside.
 """
 
 import math
@@ -20,15 +20,16 @@ from index.align import Found
 from index.question import Question
 from index.significance import UNIT
 
-# Similarity above the crowding, in units of `index.significance.UNIT`; docs/decisions/timeline.md says what of.
+# Similarity above the crowding, in units of `index.significance.UNIT`, as
+# `python -m benchmarks.timeline --likeness --split tune` tells it; docs/decisions/timeline.md.
 ELSEWHERE = -4.2  # mean of pairs of different moments
 EVEN = -1.2  # of pairs that are as likely to be of one moment, under speech, as of two
-LEAST = -2.0  # what one pair can say against a recording
-# What is lost, from the highest sum so far, where a stretch ends and what follows is another, and what a stretch
-# must say for itself: six reference steps (3 s) of unrelated sound.
+LEAST = -2.0  # what one pair, less EVEN, can say against a recording
+# What is lost, from the highest sum so far, where a stretch ends and what follows is another, and what a
+# stretch must say for itself: six reference steps (3 s) of unrelated sound.
 INTERRUPTION = 12.0
-# Median of an alignment in which nothing else is heard; if that were so beyond its ends, it would go on there.
-# So what lies beyond must say this much for itself.
+# Median of an alignment in which nothing else is heard: if that were so beyond its ends, it would go on
+# there. What lies beyond must then say this much for itself.
 CLEAR = 8.0
 GAIN = 6.0
 FARTHEST = 60.0  # s to either side of an alignment to which it is followed
@@ -44,23 +45,23 @@ def stretches(found: Found, question: Question) -> tuple[tuple[float, float], ..
     more = int(FARTHEST / (question.fingerprint.step * REFERENCE_EVERY))
     low = max(0, alignment.first - more)
     high = min(question.snapshot.length(found.recording), alignment.last + more + 1)
-    at = np.array([round(found.query_step(step)) for step in range(low, high)])
-    (inside,) = np.nonzero((at >= 0) & (at < len(view.embeddings)))
-    first, end = low + int(inside[0]), low + int(inside[-1]) + 1
-    query = at[inside]
+    steps = np.arange(low, high)
+    at = np.rint([found.query_step(step) for step in steps]).astype(int)
+    aligned = (steps >= alignment.first) & (steps <= alignment.last)
+    held = aligned | ((at >= 0) & (at < len(view.embeddings)))
+    first, end = int(steps[held][0]), int(steps[held][-1]) + 1
+    query = at[held].clip(0, len(view.embeddings) - 1)
     codes = question.snapshot.codes(found.recording, first, end)
     reference = view.codec.decode(codes.lists, codes.codes)
     crowding = (view.crowding[query] + view.codec.crowding(reference, codes.lists)) / 2
     above = (np.sum(view.embeddings[query] * reference, axis=1) - crowding) / UNIT
     borders = _borders(above, alignment.first - first, alignment.last - first)
     return tuple((first + start, first + last) for start, last in borders) or (
-        (alignment.first, alignment.last),
+        (alignment.first - 0.5, alignment.last + 0.5),
     )
 
 
-def _borders(
-    above: NDArray[np.float32], first: int, last: int
-) -> Iterator[tuple[float, float]]:
+def _borders(above: NDArray[np.float32], first: int, last: int) -> Iterator[tuple[float, float]]:
     """Where the runs of `above` begin and end, in steps, that are part of an alignment from first to last."""
     weights = np.maximum(above - EVEN, LEAST)
     least = GAIN if np.median(above[first : last + 1]) >= CLEAR else 0.0

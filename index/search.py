@@ -49,6 +49,7 @@ THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more.
 QUICK = Effort(2, 20, 32, 20_000, 8)
 MOST_BEND = 0.08  # share of the tempo by which an alignment may differ from its hypothesis
+REFINED = 8  # recordings of one passage whose tempo and pitch are refined
 BLOCK = 300  # query steps (30 s) that vote together
 
 
@@ -121,11 +122,14 @@ def everything(
 
     def settled(found: Iterable[Found]) -> list[Found]:
         judged = [replace(item, e_value=chance(item)) for item in found]
-        told_apart = distinct(item for item in judged if item.e_value <= max_e_value)
-        return [
-            _followed(_refined(item, question, chance), question) if _explains(item) else item
-            for item in told_apart
-        ]
+        told: list[Found] = []
+        for item in distinct(item for item in judged if item.e_value <= max_e_value):
+            if _explains(item):
+                if sum(_same_seconds(item, other) for other in told) < REFINED:
+                    item = _refined(item, question, chance)
+                item = _followed(item, question)
+            told.append(item)
+        return told
 
     found = settled(alignments(question, effort, least))
     if question.fingerprint.levels is not None and rungs and len(question.snapshot):
@@ -215,6 +219,13 @@ def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) 
     return abs(offset - item.alignment.offset - item.alignment.creep * along) <= SLACK
 
 
+def _same_seconds(one: Found, other: Found) -> bool:
+    """Whether at least half of what one explains of the query is explained by another."""
+    start, end = one.query_seconds()
+    other_start, other_end = other.query_seconds()
+    return min(end, other_end) - max(start, other_start) >= 0.5 * (end - start)
+
+
 def distinct(found: Iterable[Found]) -> list[Found]:
     """Highest score first, without those that tell of the same stretch of query and recording again.
 
@@ -223,13 +234,9 @@ def distinct(found: Iterable[Found]) -> list[Found]:
     """
     kept: list[Found] = []
     for item in sorted(found, key=lambda item: -item.score):
-        start, end = item.query_seconds()
-        for other in kept:
-            other_start, other_end = other.query_seconds()
-            shared = min(end, other_end) - max(start, other_start)
-            if other.recording == item.recording and shared >= 0.5 * (end - start):
-                break
-        else:
+        if not any(
+            other.recording == item.recording and _same_seconds(item, other) for other in kept
+        ):
             kept.append(item)
     return kept
 

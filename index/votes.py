@@ -3,8 +3,13 @@
 Each stored embedding that is near a query's embedding votes for its recording at the offset between the
 two, with the square of how far their similarity exceeds the crowding there: one that is near counts for
 several that are less so. A slope lets votes of a query whose tempo is a little off fall together.
+
+A loop may lie in more places than have a vote. Where even the last neighbour is as near as the first, many
+more are asked; of one recording only a few offsets are candidates, and a passage of many recordings makes
+candidates of them all.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +18,15 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
 from index.question import Question
+
+MANY = 128  # stored embeddings that vote for one of the query's whose neighbours are all alike:
+NEAR = 0.3  # the nearest exceeds the crowding by so much,
+ALIKE = 0.8  # and the last by this share of that
+SHARED = 10  # so many embeddings, or half of a query's, make a shared passage
+OF_ONE = 4  # offsets of one recording that are candidates at a time
+TIED = (
+    0.3  # share of the votes that a shared passage has to give that makes its recordings candidates
+)
 
 
 class Candidate(NamedTuple):
@@ -39,13 +53,16 @@ def candidates(
     slopes: tuple[float, ...] = (1.0,),
     most: int,
 ) -> list[Candidate]:
-    """The candidates of most votes, best first.
+    """The `most` candidates of most votes, best first; more where a passage is many recordings'.
 
     embeddings [shape=(n, d)], of that crowding [shape=(n,)], lie `every` query steps apart; each
     has `neighbours` voters, from the `probes` lists of the index that are nearest to it, or from
     `compared` stored ones.
     """
     similarity, numbers = question.snapshot.nearest(embeddings, neighbours, probes, compared)
+    given = _shared(similarity, crowding)
+    if given:
+        similarity, numbers = question.snapshot.nearest(embeddings, MANY, probes, compared)
     valid = numbers >= 0
     step = np.broadcast_to(np.arange(len(embeddings))[:, None], numbers.shape)[valid]
     weight = np.maximum(similarity[valid] - crowding[step], 0) ** 2
@@ -54,14 +71,33 @@ def candidates(
     found: list[Candidate] = []
     for slope in slopes:
         offset = at - np.round(slope * every * step).astype(np.int64)
-        found += [Candidate(v, r, o, slope) for v, r, o in _vote(recording, offset, weight, most)]
-    return sorted(found, key=lambda candidate: -candidate.votes)[:most]
+        found += [Candidate(v, r, o, slope) for v, r, o in _vote(recording, offset, weight)]
+    chosen: list[Candidate] = []
+    offsets: Counter[int] = Counter()
+    for candidate in sorted(found, key=lambda candidate: -candidate.votes):
+        if len(chosen) >= most and not (given and candidate.votes >= TIED * given):
+            break
+        offsets[candidate.recording] += 1
+        if offsets[candidate.recording] <= OF_ONE:
+            chosen.append(candidate)
+    return chosen
+
+
+def _shared(similarity: NDArray[np.float32], crowding: NDArray[np.float32]) -> float:
+    """The votes that a query's shared passage gives to a recording that has it; 0 if it has none."""
+    if not len(crowding):
+        return 0.0
+    nearest, last = similarity[:, 0] - crowding, similarity[:, -1] - crowding
+    alike = (nearest >= NEAR) & (last >= ALIKE * nearest)
+    if np.count_nonzero(alike) < min(SHARED, len(alike) / 2):
+        return 0.0
+    return float(np.sum(last[alike] ** 2))
 
 
 def _vote(
-    recording: NDArray[np.int64], offset: NDArray[np.int64], weight: NDArray[np.float32], most: int
+    recording: NDArray[np.int64], offset: NDArray[np.int64], weight: NDArray[np.float32]
 ) -> list[tuple[float, int, int]]:
-    """The (votes, recording, offset) of most votes, at most `most`, best first."""
+    """The (votes, recording, offset) of most votes, at most OF_ONE * MANY, best first."""
     if not len(recording):
         return []
     lowest = offset.min()
@@ -69,7 +105,7 @@ def _vote(
     key = recording * width + (offset - lowest + 1)
     order = np.argsort(key, kind="stable")
     keys, votes = _tally(key[order], weight[order])
-    best = np.argsort(-votes, kind="stable")[:most]
+    best = np.argsort(-votes, kind="stable")[: OF_ONE * MANY]
     return [
         (float(votes[i]), int(keys[i] // width), int(keys[i] % width + lowest - 1)) for i in best
     ]
