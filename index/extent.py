@@ -29,9 +29,8 @@ LEAST = -2.0  # what one pair, less EVEN, can say against a recording
 # stretch must say for itself: six reference steps (3 s) of unrelated sound.
 INTERRUPTION = 12.0
 # Median of an alignment in which nothing else is heard: if that were so beyond its ends, it would go on
-# there. What lies beyond must then say this much for itself.
+# there. What lies beyond must then say as much for itself as a stretch.
 CLEAR = 8.0
-GAIN = 6.0
 FARTHEST = 60.0  # s to either side of an alignment to which it is followed
 
 
@@ -46,7 +45,7 @@ def stretches(found: Found, question: Question) -> tuple[tuple[float, float], ..
     low = max(0, alignment.first - more)
     high = min(question.snapshot.length(found.recording), alignment.last + more + 1)
     steps = np.arange(low, high)
-    at = np.rint([found.query_step(step) for step in steps]).astype(int)
+    at = np.rint([found.query_step(float(step)) for step in steps]).astype(int)
     aligned = (steps >= alignment.first) & (steps <= alignment.last)
     held = aligned | ((at >= 0) & (at < len(view.embeddings)))
     first, end = int(steps[held][0]), int(steps[held][-1]) + 1
@@ -64,7 +63,7 @@ def stretches(found: Found, question: Question) -> tuple[tuple[float, float], ..
 def _borders(above: NDArray[np.float32], first: int, last: int) -> Iterator[tuple[float, float]]:
     """Where the runs of `above` begin and end, in steps, that are part of an alignment from first to last."""
     weights = np.maximum(above - EVEN, LEAST)
-    least = GAIN if np.median(above[first : last + 1]) >= CLEAR else 0.0
+    least = INTERRUPTION if np.median(above[first : last + 1]) >= CLEAR else 0.0
     for start, end in _runs(weights):
         if end < first or start > last:
             continue
