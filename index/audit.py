@@ -2,7 +2,7 @@
 
 Entry n holds the SHA-256 of entry n - 1's hash and of what n says, so that no entry can be altered, taken
 out or put in without every later hash changing. The log is written in the transaction that does what it
-tells of, and SQLite refuses to change or delete its rows. Who notes the newest hash elsewhere (`earmark
+tells of, and the database refuses to change or delete its rows. Who notes the newest hash elsewhere (`earmark
 info` shows it) can prove that nothing before it was rewritten.
 """
 
@@ -15,30 +15,23 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from index.database import Text
+
 KINDS = ("ingest", "change", "remove", "compact", "calibration", "key", "revoke")
 BEGINNING = "0" * 64  # stands for the hash before the first entry's
 
-_tables = sql.MetaData()
+TABLES = sql.MetaData()
 _entries = sql.Table(
     "audit",
-    _tables,
-    sql.Column("number", sql.Integer, primary_key=True),
-    sql.Column("at", sql.Text, nullable=False),
-    sql.Column("kind", sql.Text, nullable=False),
-    sql.Column("by", sql.Text),
-    sql.Column("recording", sql.Text),
-    sql.Column("details", sql.Text, nullable=False),
-    sql.Column("hash", sql.Text, nullable=False),
+    TABLES,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("at", Text, nullable=False),
+    sql.Column("kind", Text, nullable=False),
+    sql.Column("by", Text),
+    sql.Column("recording", Text),
+    sql.Column("details", Text, nullable=False),
+    sql.Column("hash", Text, nullable=False),
 )
-for _verb in ("UPDATE", "DELETE"):
-    sql.event.listen(
-        _entries,
-        "after_create",
-        sql.DDL(
-            f"CREATE TRIGGER audit_refuses_{_verb.lower()} BEFORE {_verb} ON audit "
-            "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
-        ).execute_if(dialect="sqlite"),
-    )
 
 
 @dataclass(frozen=True)
@@ -58,11 +51,6 @@ class Entry(Event):
     at: str
     by: str | None
     hash: str
-
-
-def create(connection: Connection) -> None:
-    """The table of a new library."""
-    _tables.create_all(connection)
 
 
 def append(connection: Connection, events: Iterable[Event], at: str, by: str | None) -> None:
@@ -98,7 +86,8 @@ def newest(connection: Connection) -> tuple[int, str]:
 def entries(connection: Connection) -> Iterator[Entry]:
     """The log from its beginning. Raises ValueError at the first entry that breaks the chain."""
     before = BEGINNING
-    rows = connection.execute(sql.select(_entries).order_by(_entries.c.number))
+    query = sql.select(_entries).order_by(_entries.c.number)
+    rows = connection.execute(query.execution_options(yield_per=1000))
     for number, row in enumerate(rows, start=1):
         said = (row.number, row.at, row.kind, row.by, row.recording, row.details)
         if row.number != number or row.hash != _chained(before, *said):

@@ -1,82 +1,101 @@
 """A copy of a library in use, as of one commit.
 
-The catalogue is copied by SQLite, the segments, which never change, by hard links where the file system
-can and byte by byte where it cannot. All of it is made in a folder of another name, synchronised, and
-renamed at the end: what has the backup's name is whole, and is a library like any other.
+The catalogue is copied row by row in one read transaction, from SQLite or PostgreSQL to either; the
+segments, which never change, by hard links where the file system can and byte by byte where it cannot. All
+of it is made in a folder of another name, synchronised, and renamed at the end: what has the backup's name
+is whole, and is a library like any other.
 """
 
 import os
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sql
 
-from index import catalogue
+from index import audit, catalogue, keys
+from index.database import BESIDE, Database, DatabaseErrors, Postgresql, SqliteFile
 from index.errors import LibraryError
-from index.library import Library
+from index.library import CATALOGUE, Library, bind
 from index.segment import synchronise
 
+_AT_ONCE = 1000  # rows
 
-def backup(library: Library, target: Path) -> int:
+
+def backup(library: Library, target: Path, url: sql.URL = BESIDE) -> int:
     """Copy a library, which may be written meanwhile, into a new folder; the revision it is of.
 
-    Raises LibraryError if the folder exists, cannot be written, or the library is damaged.
+    url : of an empty database that gets the catalogue, by default a file in the folder
+
+    Raises LibraryError if the folder or the database is in use, cannot be written, or the library is
+    damaged.
     """
     if target.exists():
         raise LibraryError(f"{target}: exists already; name a new folder for the snapshot")
     beside = target.with_name(f"{target.name}.partial")
+    # a catalogue of one file, whole in itself
+    copy: Database = (
+        SqliteFile(beside / CATALOGUE, journal="DELETE") if url == BESIDE else Postgresql(url)
+    )
     try:
+        if copy.has("properties"):
+            raise LibraryError(f"{copy.name}: holds a library already; name an empty database")
         shutil.rmtree(beside, ignore_errors=True)  # of one that was interrupted
         (beside / "segments").mkdir(parents=True)
-        revision = _copy(library, beside)
+        revision = _copy(library, beside, copy)
         for file in beside.rglob("*"):
             synchronise(file)
         synchronise(beside)
         beside.rename(target)
         synchronise(target.absolute().parent)
-    except (OSError, sqlite3.Error, sql.exc.DBAPIError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise LibraryError(f"{target}: cannot be written: {reason}") from None
+    except OSError as error:
+        raise LibraryError(f"{target}: cannot be written: {error.strerror}") from None
     finally:
+        copy.engine.dispose()
         shutil.rmtree(beside, ignore_errors=True)  # it is gone if it became the target
     return revision
 
 
-def _copy(library: Library, folder: Path) -> int:
+def _copy(library: Library, folder: Path, copy: Database) -> int:
     """A catalogue, and every segment that it names; again if one was compacted away meanwhile."""
-    copied = folder / "catalogue.sqlite"
     while True:
-        copied.unlink(missing_ok=True)
-        with (
-            closing(sqlite3.connect(library.path / "catalogue.sqlite")) as source,
-            closing(sqlite3.connect(copied)) as target,
-        ):
-            source.backup(target)
-            target.execute("PRAGMA journal_mode=DELETE")  # one file, whole in itself
-        engine = catalogue.connect(copied, journal="DELETE")
-        with engine.connect() as connection:
-            rows = catalogue.segments(connection)
+        with library.reading() as connection:
             revision = catalogue.revision(connection)
-        engine.dispose()
-        named = {library.segment_path(row.number).name for row in rows}
-        for file in (folder / "segments").iterdir():
-            if file.name not in named:
-                file.unlink()
-        missing = None
-        for name in sorted(named):
-            try:
-                _link(library.path / "segments" / name, folder / "segments" / name)
-            except FileNotFoundError:
-                missing = name
-        if missing is None:
-            return revision
+            named = {library.segment_path(it.number).name for it in catalogue.segments(connection)}
+            for file in (folder / "segments").iterdir():
+                if file.name not in named:
+                    file.unlink()
+            missing = None
+            for name in sorted(named):
+                try:
+                    _link(library.path / "segments" / name, folder / "segments" / name)
+                except FileNotFoundError:
+                    missing = name
+            if missing is None:
+                _copy_rows(connection, folder, copy)
+                return revision
         with library.reading() as connection:
             if catalogue.revision(connection) == revision:
                 raise LibraryError(
                     f"{library.path}: segment {missing} is missing; `earmark verify`"
                 )
+
+
+def _copy_rows(source: sql.Connection, folder: Path, copy: Database) -> None:
+    """All rows of a catalogue, into one that is made for them. Raises LibraryError."""
+    try:
+        with copy.engine.begin() as target:
+            catalogue.SCHEMA.upgrade(target)
+            if isinstance(copy, Postgresql):
+                bind(folder, catalogue.properties(target)["id"])
+            for tables in (catalogue.TABLES, audit.TABLES, keys.TABLES):
+                for table in tables.sorted_tables:
+                    query = sql.select(table).execution_options(yield_per=_AT_ONCE)
+                    if table is catalogue.PROPERTIES:  # the copy goes its own way
+                        query = query.where(table.c.name != "id")
+                    for rows in source.execute(query).mappings().partitions():
+                        target.execute(sql.insert(table), [dict(row) for row in rows])
+    except DatabaseErrors as error:
+        raise copy.error(f"{copy.name} cannot be written", error, "there is no snapshot") from None
 
 
 def _link(source: Path, target: Path) -> None:

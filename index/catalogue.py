@@ -1,8 +1,8 @@
 """The catalogue: which recordings a library holds, whose they are, and where their codes lie.
 
-One SQLite database in write-ahead mode, the only source of truth of a library: a segment file that no
-row names does not exist. Rows of removed recordings stay, as tombstones; what `compact` drops is their
-codes. Statements are SQLAlchemy Core, so that another database can take its place.
+The only source of truth of a library: a segment file that no row names does not exist. Rows of removed
+recordings stay, as tombstones; what `compact` drops is their codes. The tables are made by the revisions
+in `index/migrations`; the same statements work on SQLite and PostgreSQL (see `index.database`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sql
 from numpy.typing import NDArray
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
+from index.database import Text
 from index.recording import Metadata, Recording
+from index.schema import Schema
 
-FORMAT = 3  # of the library folder; another number is another Earmark's
+# Of the catalogue with the audit log and the keys: another format is another Earmark's.
+SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 4)
 
 
 @dataclass(frozen=True)
@@ -31,71 +34,42 @@ class Placement:
     count: int
 
 
-_tables = sql.MetaData()
-_properties = sql.Table(
+TABLES = sql.MetaData()
+PROPERTIES = sql.Table(
     "properties",
-    _tables,
-    sql.Column("name", sql.Text, primary_key=True),
-    sql.Column("value", sql.Text, nullable=False),
+    TABLES,
+    sql.Column("name", Text, primary_key=True),
+    sql.Column("value", Text, nullable=False),
 )
 _segments = sql.Table(
     "segments",
-    _tables,
-    sql.Column("number", sql.Integer, primary_key=True),
+    TABLES,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("embeddings", sql.Integer, nullable=False),
-    sql.Column("sha256", sql.Text, nullable=False),
+    sql.Column("sha256", Text, nullable=False),
 )
 _recordings = sql.Table(
     "recordings",
-    _tables,
-    sql.Column("number", sql.Integer, primary_key=True),  # order of ingest
+    TABLES,
+    # order of ingest
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
     *(
-        sql.Column(
-            field.name,
-            sql.Text,
-            nullable=field.default is None and field.name != "id",
-            index=field.name in ("source", "rightsholder", "licence_until"),
-        )
+        sql.Column(field.name, Text, nullable=field.default is None and field.name != "id")
         for field in fields(Metadata)
         if field.name != "private"
     ),
     sql.Column("private", sql.Boolean, nullable=False, server_default=sql.false()),
-    sql.Column("sha256", sql.Text, nullable=False, index=True),
-    sql.Column("codes_sha256", sql.Text, nullable=False, index=True),
+    sql.Column("sha256", Text, nullable=False),
+    sql.Column("codes_sha256", Text, nullable=False),
     sql.Column("duration", sql.Float, nullable=False),
-    sql.Column("ingested_at", sql.Text, nullable=False),
-    sql.Column("supplied_at", sql.Text, nullable=False),
-    sql.Column("supplied_by", sql.Text),
-    sql.Column("removed_at", sql.Text),  # a tombstone: the recording is gone
+    sql.Column("ingested_at", Text, nullable=False),
+    sql.Column("supplied_at", Text, nullable=False),
+    sql.Column("supplied_by", Text),
+    sql.Column("removed_at", Text),  # a tombstone: the recording is gone
     # none once the codes of a removed recording have been dropped
     sql.Column("segment", sql.ForeignKey("segments.number")),
     sql.Column("first", sql.Integer, nullable=False),
     sql.Column("count", sql.Integer, nullable=False),
-)
-sql.Index(
-    "one_recording_per_id",
-    _recordings.c.id,
-    unique=True,
-    sqlite_where=_recordings.c.removed_at.is_(None),
-    postgresql_where=_recordings.c.removed_at.is_(None),
-)
-# all that opening a library reads of a recording, in the order in which it is read
-_places = sql.Index(
-    "places",
-    *(
-        _recordings.c[name]
-        for name in (
-            "segment",
-            "first",
-            "number",
-            "count",
-            "duration",
-            "licence_until",
-            "removed_at",
-            "owner",
-            "private",
-        )
-    ),
 )
 _present = _recordings.c.removed_at.is_(None)
 
@@ -112,27 +86,6 @@ _recording_columns = [_recordings.c[field.name] for field in fields(Recording)]
 _place_columns = [_recordings.c[name] for name in ("segment", "first", "count")]
 
 
-def connect(path: Path, journal: str = "WAL") -> Engine:
-    """An engine on the catalogue file: commits synchronised, a transaction for each use.
-
-    `journal` is SQLite's; in write-ahead mode, WAL, readers and the writer do not wait for each other.
-    """
-    engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
-
-    @sql.event.listens_for(engine, "connect")
-    def configure(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # `begin` below, not Python's sqlite3, opens transactions
-        connection.execute(f"PRAGMA journal_mode={journal}")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @sql.event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
-
-
 def now() -> str:
     """This second, ISO 8601 (UTC)."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -145,43 +98,47 @@ def today() -> str:
 
 def create(connection: Connection, encoder: str) -> None:
     """Tables of a new library, made for one encoder."""
-    _tables.create_all(connection)
-    values = {"format": str(FORMAT), "encoder": encoder, "revision": "0"}
+    SCHEMA.upgrade(connection)
+    values = {"encoder": encoder, "revision": "0"}
     connection.execute(
-        sql.insert(_properties), [{"name": name, "value": value} for name, value in values.items()]
+        sql.insert(PROPERTIES), [{"name": name, "value": value} for name, value in values.items()]
     )
+
+
+def format_of(connection: Connection) -> int | None:
+    """The format of the library; None if it is not said, as in one of before format 4 nor there."""
+    said = SCHEMA.format_of(connection)
+    return said if said is not None else _said_before_4(connection)
 
 
 def migrate(connection: Connection) -> None:
-    """Make a library of format 2 one of format 3: recordings get owners, who are none."""
-    connection.exec_driver_sql("ALTER TABLE recordings ADD COLUMN owner TEXT")
-    connection.exec_driver_sql(
-        "ALTER TABLE recordings ADD COLUMN private BOOLEAN NOT NULL DEFAULT 0"
-    )
-    _places.drop(connection, checkfirst=True)
-    _places.create(connection)
-    connection.execute(
-        sql.update(_properties).where(_properties.c.name == "format").values(value=str(FORMAT))
-    )
+    """Make a library of an earlier format one of this."""
+    said = SCHEMA.format_of(connection)
+    SCHEMA.upgrade(connection, None if said is not None else _said_before_4(connection))
+
+
+def _said_before_4(connection: Connection) -> int | None:
+    said = properties(connection).get("format", "")
+    return int(said) if said.isdecimal() else None
 
 
 def properties(connection: Connection) -> dict[str, str]:
-    """Of the library: `format`, `encoder` and `revision`, the number of commits so far."""
-    rows = connection.execute(sql.select(_properties.c.name, _properties.c.value))
+    """Of the library: `id`, `encoder` and `revision`, the number of commits so far."""
+    rows = connection.execute(sql.select(PROPERTIES.c.name, PROPERTIES.c.value))
     return {row.name: row.value for row in rows}
 
 
 def revision(connection: Connection) -> int:
     """Number of commits so far: it names the state that a reader sees."""
-    query = sql.select(_properties.c.value).where(_properties.c.name == "revision")
+    query = sql.select(PROPERTIES.c.value).where(PROPERTIES.c.name == "revision")
     return int(connection.execute(query).scalar_one())
 
 
 def next_revision(connection: Connection) -> None:
     """Count one more commit."""
     connection.execute(
-        sql.update(_properties)
-        .where(_properties.c.name == "revision")
+        sql.update(PROPERTIES)
+        .where(PROPERTIES.c.name == "revision")
         .values(value=str(revision(connection) + 1))
     )
 
@@ -200,6 +157,12 @@ def segments(connection: Connection) -> list[SegmentRow]:
     return [SegmentRow(row.number, row.embeddings, row.sha256) for row in rows]
 
 
+def next_segment(connection: Connection) -> int:
+    """A number that no segment had before."""
+    newest = connection.execute(sql.select(sql.func.max(_segments.c.number))).scalar_one()
+    return max(newest or 0, revision(connection)) + 1
+
+
 def add_segment(connection: Connection, row: SegmentRow) -> None:
     """Name a segment file; from the commit on it is part of the library."""
     connection.execute(sql.insert(_segments).values(row._asdict()))
@@ -216,15 +179,17 @@ def remove_segments(connection: Connection, numbers: Iterable[int]) -> None:
 
 def add_recordings(connection: Connection, rows: Iterable[tuple[Placement, str]]) -> None:
     """Placements of new recordings, each with the SHA-256 of its codes."""
+    newest = connection.execute(sql.select(sql.func.max(_recordings.c.number))).scalar_one()
     values = [
         {
+            "number": number,
             **{field.name: getattr(placement.recording, field.name) for field in fields(Recording)},
             "codes_sha256": codes,
             "segment": placement.segment,
             "first": placement.first,
             "count": placement.count,
         }
-        for placement, codes in rows
+        for number, (placement, codes) in enumerate(rows, start=(newest or 0) + 1)
     ]
     if values:
         connection.execute(sql.insert(_recordings), values)
@@ -272,7 +237,7 @@ def placements(
     query = query.order_by(columns.segment, columns.first, columns.number)
     if day is not None:
         query = query.where(sql.or_(columns.licence_until.is_(None), columns.licence_until >= day))
-    # straight from SQLite's rows: of a million, this takes a second
+    # straight from the driver's rows: of a million, this takes a second
     kinds = [
         (field.name, "f8" if field.name == "duration" else "i8") for field in fields(Placements)
     ]

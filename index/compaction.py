@@ -84,12 +84,10 @@ def _merge(library: Library, writer: Writer, group: list[SegmentRow], by: str | 
             if len(inside.number):
                 parts += _runs(library, row, inside)
         total = int(here.count.sum())
-        number = catalogue.revision(connection) + 1
+        number = None
         if len(here.number):
             codes = segment.concatenate(parts, codec.code_size)
-            arranged = segment.arrange(codes, len(codec.coarse))
-            sha256 = segment.write(library.segment_path(number), arranged)
-            catalogue.add_segment(connection, SegmentRow(number, total, sha256))
+            number = writer.write_segment(connection, segment.arrange(codes, len(codec.coarse)))
             catalogue.move_recordings(connection, here, number, np.cumsum(here.count) - here.count)
         catalogue.remove_segments(connection, numbers)
         dropped = sum(row.embeddings for row in group) - total

@@ -9,3 +9,7 @@ class LibraryError(EarmarkError):
 
 class LibraryLocked(LibraryError):
     """Another process is writing the library; it can be tried again."""
+
+
+class DatabaseAway(LibraryError):
+    """The database of a library does not answer; it can be tried again."""

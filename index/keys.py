@@ -12,28 +12,24 @@ import secrets
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from index.database import Text
 from index.key import SCOPES, Key
 
 _KEY = re.compile(r"earmark_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _LONGEST_OWNER = 200  # characters
 
-_tables = sql.MetaData()
+TABLES = sql.MetaData()
 _keys = sql.Table(
     "keys",
-    _tables,
-    sql.Column("id", sql.Text, primary_key=True),
-    sql.Column("owner", sql.Text, nullable=False),
-    sql.Column("scope", sql.Text, nullable=False),
-    sql.Column("sha256", sql.Text, nullable=False),
-    sql.Column("created_at", sql.Text, nullable=False),
-    sql.Column("expires_at", sql.Text),
-    sql.Column("revoked_at", sql.Text),
+    TABLES,
+    sql.Column("id", Text, primary_key=True),
+    sql.Column("owner", Text, nullable=False),
+    sql.Column("scope", Text, nullable=False),
+    sql.Column("sha256", Text, nullable=False),
+    sql.Column("created_at", Text, nullable=False),
+    sql.Column("expires_at", Text),
+    sql.Column("revoked_at", Text),
 )
-
-
-def create(connection: Connection) -> None:
-    """The table of a new library."""
-    _tables.create_all(connection)
 
 
 def add(

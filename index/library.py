@@ -4,14 +4,20 @@
     library/segments/*.safetensors    codes, immutable (see `index.segment`)
     library/write.lock                held by the process that writes
 
+The catalogue can also be in a PostgreSQL database, which then has the lock too (see `index.database`), so
+that processes on several machines share a library whose folder they share:
+
+    library/database                  the id of the library that the database must have
+
 Why a crash loses nothing. A commit writes its segment under a new name, synchronises file and folder, and
-then, in one SQLite transaction, names the segment and its recordings, logs what was done and counts the
+then, in one transaction, names the segment and its recordings, logs what was done and counts the
 revision. Before that transaction the segment is a file nobody knows, which the next writer deletes; after
 it everything is there. Removal is a tombstone and a change of metadata an update in the same kind of
 transaction; neither touches a segment. Compaction commits a new segment in place of old ones in one
 transaction and deletes their files after it; a crash in between leaves files that the next writer
 deletes. A transaction whose synchronisation failed may still lie in SQLite's log: nothing is deleted
-before that log has been emptied, so what it names is there should it be found after a crash.
+before that log has been emptied, so what it names is there should it be found after a crash. No file is
+ever written over: a writer that lost its lock without knowing it can leave one that nobody knows, no more.
 
 Why readers agree with some commit. A search is one read transaction: the revision, the placements and
 the names in its answer are of one state. The codes are in files that never change; a file that was
@@ -26,14 +32,14 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import filelock
 import sqlalchemy as sql
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
 from index import audit, catalogue, keys, segment
-from index.errors import LibraryError
+from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
+from index.errors import LibraryError, LibraryLocked
 from index.key import Key
 from index.question import Question
 from index.recording import Recording
@@ -53,6 +59,9 @@ MEMORY_OF_A_PROCESS = 265_000_000
 # Bytes on the disk for each recording, beside its codes: catalogue rows, their indexes, the audit log
 # (`python -m benchmarks.scale`: 1.3 to 2.1 kB at 10,000).
 DISK_PER_RECORDING = 2_000
+CATALOGUE = "catalogue.sqlite"
+BOUND = "database"
+OLDEST = 2  # format that is brought up to date
 # Owners whose view of a library is kept in memory: some 40 bytes for each recording.
 OWNERS_KEPT = 16
 
@@ -67,10 +76,10 @@ class Cost(NamedTuple):
 class Library:
     """An open library. Threads may share one; searches see what is committed when they begin."""
 
-    def __init__(self, path: Path, encoder: Encoder, engine: sql.Engine) -> None:
+    def __init__(self, path: Path, encoder: Encoder, database: Database) -> None:
         self.path = path
         self.encoder = encoder
-        self._engine = engine
+        self.database = database
         self._calibration = Calibration.of(encoder.id)
         self._refreshing = Lock()
         self._segments: dict[int, Segment] = {}
@@ -79,26 +88,42 @@ class Library:
 
     @classmethod
     def open(
-        cls, path: Path, encoder: Encoder, *, create: bool = False, searchable: bool = True
+        cls,
+        path: Path,
+        encoder: Encoder,
+        *,
+        url: sql.URL = BESIDE,
+        create: bool = False,
+        searchable: bool = True,
     ) -> "Library":
         """Open a library folder, or with `create` make one where there is none.
 
-        Without `searchable` the segments are not looked at until they are needed, so that a library
-        with a damaged one can be listed, checked and mended.
+        url : of the database that has the catalogue, by default a file in the folder
+
+        A library of an earlier format is brought up to date. Without `searchable` the segments are not
+        looked at until they are needed, so that a library with a damaged one can be listed, checked and
+        mended.
 
         Raises LibraryError if there is none, if it is damaged, or if it was made by another encoder or
-        another version of Earmark.
+        another version of Earmark; DatabaseAway if the database does not answer.
         """
-        if create and not (path / "catalogue.sqlite").is_file():
-            _create(path, encoder)
-        library = cls(path, encoder, engine_of(path, encoder))
+        catalogued = database(path / CATALOGUE, url)
+        if create and not catalogued.has("properties"):
+            _create(path, encoder, catalogued)
+        _require_usable(path, encoder, catalogued)
+        library = cls(path, encoder, catalogued)
         if searchable:
             library.refresh()
         return library
 
     def close(self) -> None:
         """Let go of the catalogue."""
-        self._engine.dispose()
+        self.database.engine.dispose()
+
+    @staticmethod
+    def is_there(path: Path, url: sql.URL) -> bool:
+        """Whether there is a library. Raises DatabaseAway."""
+        return database(path / CATALOGUE, url).has("properties")
 
     def refresh(self) -> Snapshot:
         """The newest committed state, read only if there is a newer one than that in memory."""
@@ -213,10 +238,14 @@ class Library:
             revision = catalogue.revision(connection)
             _, audited = audit.newest(connection)
             rows = catalogue.segments(connection)
-        size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+            elsewhere = self.database.size(connection)
+        size = elsewhere + sum(
+            file.stat().st_size for file in self.path.rglob("*") if file.is_file()
+        )
         stored = sum(row.embeddings for row in rows)
         return {
             "path": str(self.path),
+            "database": self.database.name,
             "snapshot": str(revision),
             "recordings": count,
             "seconds": seconds,
@@ -293,14 +322,23 @@ class Library:
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
-        """One read transaction. Raises LibraryError where the catalogue cannot be read."""
+        """One read transaction.
+
+        Raises LibraryError where the catalogue cannot be read, DatabaseAway where that may pass.
+        """
         try:
-            with self._engine.connect() as connection:
+            with self.database.engine.connect() as connection:
                 yield connection
-        except sql.exc.DBAPIError as error:
-            raise LibraryError(
-                f"{self.path}: the library's catalogue cannot be read ({error.orig})"
-            ) from None
+        except DatabaseErrors as error:
+            raise _unreadable(self.path, self.database, error) from None
+
+    def unwritable(self, error: Exception) -> LibraryError:
+        """What is raised for an error of the disk's or the database's while something was written."""
+        return self.database.error(
+            f"{self.path}: the library cannot be written",
+            error,
+            "what was committed before is safe",
+        )
 
     def segment_path(self, number: int) -> Path:
         """Where a segment's file is."""
@@ -368,66 +406,116 @@ class Library:
             return catalogue.numbered(connection, number)
 
 
-def engine_of(path: Path, encoder: Encoder | None = None) -> sql.Engine:
-    """An engine on a library's catalogue, once it is known to be one, and that encoder's.
-
-    Raises LibraryError if it is none, or of another version of Earmark or another encoder.
-    """
-    database = path / "catalogue.sqlite"
+def _require_usable(path: Path, encoder: Encoder, catalogued: Database) -> None:
+    """Bring a library up to date. Raises LibraryError if it is none, or not one for this Earmark."""
+    there = "`earmark ingest` makes one"
     try:
-        if not database.is_file():
-            raise LibraryError(f"{path}: there is no library here; `earmark ingest` makes one")
-        engine = catalogue.connect(database)
-        with engine.connect() as connection:
+        if not catalogued.has("properties"):
+            if (path / BOUND).is_file() and not isinstance(catalogued, Postgresql):
+                there = "its catalogue is in a PostgreSQL database: say which (EARMARK_DATABASE)"
+            raise LibraryError(f"{path}: there is no library here; {there}")
+        with catalogued.engine.connect() as connection:
+            found = catalogue.format_of(connection)
             properties = catalogue.properties(connection)
     except OSError as error:
         raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None
-    except sql.exc.DBAPIError as error:
+    except DatabaseErrors as error:
+        raise _unreadable(path, catalogued, error) from None
+    if found is None or not OLDEST <= found <= catalogue.SCHEMA.format:
         raise LibraryError(
-            f"{database}: the library's catalogue cannot be read ({error.orig}); if the folder is not "
-            "read-only, restore it from a backup"
-        ) from None
-    if properties.get("format") == "2":
-        _migrate(path, engine)
-    elif properties.get("format") != str(catalogue.FORMAT):
-        raise LibraryError(
-            f"{path}: this library has format {properties.get('format')}, this Earmark reads "
-            f"format {catalogue.FORMAT}; use the Earmark that made it or ingest anew"
+            f"{path}: this library has format {found}, this Earmark reads "
+            f"format {catalogue.SCHEMA.format}; use the Earmark that made it or ingest anew"
         )
-    if encoder is not None and properties["encoder"] != encoder.id:
+    if isinstance(catalogued, Postgresql):
+        _require_bound(path, properties.get("id"), catalogued)
+    if found < catalogue.SCHEMA.format:
+        _migrate(path, catalogued)
+    if properties["encoder"] != encoder.id:
         raise LibraryError(
             f"{path}: this library was made by encoder {properties['encoder']}, this is "
             f"{encoder.id}; use that encoder or ingest into a new library"
         )
-    return engine
 
 
-def _migrate(path: Path, engine: sql.Engine) -> None:
-    """Bring a library of format 2 up to date, once. Raises LibraryError where it cannot be written."""
+def _require_bound(path: Path, id: str | None, catalogued: Database) -> None:
+    """Raises LibraryError if a database's library is not the one whose segments are in this folder."""
     try:
-        with filelock.FileLock(path / "write.lock", timeout=30), engine.begin() as connection:
-            if catalogue.properties(connection)["format"] == "2":
-                catalogue.migrate(connection)
-                keys.create(connection)
-    except (OSError, filelock.Timeout, sql.exc.DBAPIError) as error:
+        bound = (path / BOUND).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        bound = ""
+    if bound != id:
         raise LibraryError(
-            f"{path}: this library is of an earlier format and cannot be brought up to date ({error})"
+            f"{path}: the library in {catalogued.name} is not that of this folder; "
+            "each library has a folder and a database of its own: say which (EARMARK_LIBRARY, "
+            "EARMARK_DATABASE; sqlite:// for a catalogue in the folder)"
+        )
+
+
+def bind(path: Path, id: str) -> None:
+    """Note in a folder which library its database must have."""
+    with (path / BOUND).open("w") as file:
+        file.write(f"{id}\n")
+    segment.synchronise(path / BOUND)
+
+
+def _unreadable(path: Path, catalogued: Database, error: Exception) -> LibraryError:
+    return catalogued.error(
+        f"{path}: the library's catalogue, {catalogued.name}, cannot be read",
+        error,
+        catalogued.unreadable,
+    )
+
+
+def _migrate(path: Path, catalogued: Database) -> None:
+    """Bring a library up to date, once. Raises LibraryError where it cannot be written."""
+    try:
+        with catalogued.lock("write", 30) as connection, connection.begin():
+            if catalogue.format_of(connection) != catalogue.SCHEMA.format:
+                catalogue.migrate(connection)
+    except (OSError, *DatabaseErrors) as error:
+        reason = "another process is writing it" if isinstance(error, TimeoutError) else error
+        raise LibraryError(
+            f"{path}: this library is of an earlier format and cannot be brought up to date ({reason})"
         ) from None
 
 
-def _create(path: Path, encoder: Encoder) -> None:
+def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
     try:
-        if path.exists() and any(path.iterdir()):
-            raise LibraryError(
-                f"{path}: this folder holds other things and no library; name an empty or a new one"
-            )
-        (path / "segments").mkdir(parents=True)
-        engine = catalogue.connect(path / "catalogue.sqlite")
-        with engine.begin() as connection:
-            catalogue.create(connection, encoder.id)
-            audit.create(connection)
-            keys.create(connection)
-        engine.dispose()
+        if not isinstance(catalogued, Postgresql):
+            _require_empty(path, path.exists() and any(path.iterdir()))
+            (path / "segments").mkdir(parents=True)
+            with catalogued.engine.begin() as connection:
+                catalogue.create(connection, encoder.id)
+            catalogued.engine.dispose()
+        else:
+            with catalogued.lock("write", 30) as connection, connection.begin():
+                if catalogued.has("properties"):
+                    return  # made by another process meanwhile
+                if (path / CATALOGUE).is_file():
+                    raise LibraryError(
+                        f"{path}: the catalogue of this library is in {CATALOGUE}; copy it with "
+                        "`earmark snapshot DIR --database URL`, or say EARMARK_DATABASE=sqlite://"
+                    )
+                # what was begun before, and never named in a database, may be there
+                held = {it.name for it in path.rglob("*")} if path.exists() else set()
+                _require_empty(path, not held <= {"segments", BOUND})
+                (path / "segments").mkdir(parents=True, exist_ok=True)
+                catalogue.create(connection, encoder.id)
+                bind(path, catalogue.properties(connection)["id"])
+                segment.synchronise(path)
         segment.synchronise(path)
+    except TimeoutError:
+        raise LibraryLocked(f"{path}: another process is making this library") from None
     except OSError as error:
         raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None
+    except DatabaseErrors as error:
+        raise catalogued.error(
+            f"{path}: no library can be made in {catalogued.name}", error, "nothing was done"
+        ) from None
+
+
+def _require_empty(path: Path, holds: bool) -> None:
+    if holds:
+        raise LibraryError(
+            f"{path}: this folder holds other things and no library; name an empty or a new one"
+        )

@@ -1,7 +1,7 @@
 """What is known of a recording: what is said of it, whose it is, where it came from."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 
 RIGHTS = ("owned", "licensed", "open-licence", "public-domain")
@@ -35,6 +35,9 @@ class Metadata:
 
     def require_sound(self) -> None:
         """Raises ValueError, one line, if a library cannot hold this."""
+        for field in fields(self):
+            if "\0" in str(getattr(self, field.name)):
+                raise ValueError(f"{field.name} has a NUL character")
         if self.rights not in RIGHTS:
             raise ValueError(f"rights {self.rights!r} is none of {', '.join(RIGHTS)}")
         if not self.rightsholder.strip():

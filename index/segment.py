@@ -112,14 +112,15 @@ def arrange(codes: Codes, lists: int) -> Segment:
 
 
 def write(path: Path, segment: Segment) -> str:
-    """Write a segment so that it is on the disk, whole, when this returns; its SHA-256."""
+    """Write a segment so that it is on the disk, whole, when this returns; its SHA-256.
+
+    Raises FileExistsError for a file that is there: it may be another writer's.
+    """
     data = save_tensors({"bounds": segment.bounds, "ids": segment.ids, "codes": segment.codes})
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
+    with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
     synchronise(path.parent)
     return hashlib.sha256(data).hexdigest()
 

@@ -27,11 +27,8 @@ def verify(library: Library) -> Iterator[Damage]:
     A library that others read and write meanwhile is checked as of one commit.
     """
     with library.reading() as connection:
-        for pragma in ("integrity_check", "foreign_key_check"):
-            for found in connection.exec_driver_sql(f"PRAGMA {pragma}").fetchmany(10):
-                if found[0] != "ok":
-                    said = " ".join(map(str, found))
-                    yield Damage(f"the catalogue is damaged: {said}", RESTORE)
+        for found in library.database.damages(connection):
+            yield Damage(f"the catalogue is damaged: {found}", RESTORE)
         logged: dict[str, str] = {}
         try:
             for entry in audit.entries(connection):

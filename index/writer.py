@@ -1,23 +1,22 @@
 """The one writer of a library: it gathers what is to be done and commits it as one."""
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import sqlalchemy as sql
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import audit, catalogue, keys, segment
 from index.audit import Event
 from index.catalogue import Placement, SegmentRow
-from index.errors import LibraryError, LibraryLocked
+from index.database import DatabaseErrors
+from index.errors import DatabaseAway, LibraryError, LibraryLocked
 from index.key import Key
 from index.recording import RIGHTS_RECORD, Metadata, Recording
-from index.segment import Codes
+from index.segment import Codes, Segment
 
 if TYPE_CHECKING:
     from index.library import Library
@@ -37,8 +36,10 @@ class _New:
 class Writer:
     """Adds, changes and removes recordings; made by `Library.writer`, used by one thread."""
 
-    def __init__(self, library: "Library", by: str | None) -> None:
+    def __init__(self, library: "Library", by: str | None, connection: sql.Connection) -> None:
+        """connection : that under which the lock is held; nothing is written through another"""
         self._library = library
+        self._connection = connection
         self._by = by
         self._added: dict[str, _New] = {}
         self._removed: set[str] = set()
@@ -55,21 +56,19 @@ class Writer:
         give_up: Callable[[], bool] | None = None,
     ) -> Iterator["Writer"]:
         """A writer with the library's lock, after what a killed one left has been deleted."""
-        lock = filelock.FileLock(library.path / "write.lock")
-        try:
-            lock.acquire(timeout=wait, cancel_check=give_up)
-        except filelock.Timeout:
-            raise LibraryLocked(
-                f"{library.path}: another process is writing this library; try again when it is done"
-            ) from None
-        except OSError as error:
-            raise LibraryError(f"{library.path}: cannot be written: {error.strerror}") from None
-        try:
-            writer = cls(library, by)
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(library.database.lock("write", wait, give_up))
+            except TimeoutError:
+                raise LibraryLocked(
+                    f"{library.path}: another process is writing this library; "
+                    "try again when it is done"
+                ) from None
+            except (OSError, *DatabaseErrors) as error:
+                raise library.unwritable(error) from None
+            writer = cls(library, by, connection)
             writer.delete_orphans()
             yield writer
-        finally:
-            lock.release()
 
     def add(self, fingerprint: Fingerprint, metadata: Metadata) -> tuple[Recording, bool]:
         """Put a recording into the library, at the latest when the writer is closed.
@@ -192,17 +191,17 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[sql.Connection]:
         """A transaction that counts one revision. Raises LibraryError if it cannot be committed."""
-        path = self._library.path
+        if self._connection.invalidated:
+            raise DatabaseAway(
+                f"{self._library.path}: the connection that held the lock was lost; "
+                "what was committed before is safe, begin again"
+            )
         try:
-            with self._library._engine.begin() as connection:
-                yield connection
-                catalogue.next_revision(connection)
-        except (OSError, sql.exc.DBAPIError) as error:
-            reason = error.orig if isinstance(error, sql.exc.DBAPIError) else error
-            raise LibraryError(
-                f"{path}: the library cannot be written ({reason}); "
-                "what was committed before is safe"
-            ) from None
+            with self._connection.begin():
+                yield self._connection
+                catalogue.next_revision(self._connection)
+        except (OSError, *DatabaseErrors) as error:
+            raise self._library.unwritable(error) from None
 
     def delete_orphans(self) -> None:
         """Files that no catalogue row names: left by a writer that was killed, or by compaction."""
@@ -213,34 +212,25 @@ class Writer:
             }
         try:
             orphans = set(folder.iterdir()) - named
-            if orphans and self._emptied_log():
+            if orphans and self._library.database.is_settled():
                 for file in orphans:
                     file.unlink(missing_ok=True)
         except OSError as error:
             raise LibraryError(f"{folder}: cannot be written: {error.strerror}") from None
 
-    def _emptied_log(self) -> bool:
-        """Whether SQLite's log could be emptied of what was not committed but may look as if it were.
-
-        A reader in the middle of a search keeps it from being emptied; the next writer tries again.
-        """
-        raw = self._library._engine.raw_connection()
-        try:
-            busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not busy
-        except sqlite3.Error:
-            return False
-        finally:
-            raw.close()
+    def write_segment(self, connection: sql.Connection, arranged: Segment) -> int:
+        """Write a segment under a number of its own and name it; the number."""
+        number = catalogue.next_segment(connection)
+        while (path := self._library.segment_path(number)).exists():
+            number += 1  # a file that no row names
+        sha256 = segment.write(path, arranged)
+        catalogue.add_segment(connection, SegmentRow(number, len(arranged), sha256))
+        return number
 
     def _write_segment(self, connection: sql.Connection, added: list[_New]) -> None:
-        library = self._library
-        codec = library.encoder.codec
-        number = catalogue.revision(connection) + 1
+        codec = self._library.encoder.codec
         codes = segment.concatenate([new.codes for new in added], codec.code_size)
-        arranged = segment.arrange(codes, len(codec.coarse))
-        sha256 = segment.write(library.segment_path(number), arranged)
-        catalogue.add_segment(connection, SegmentRow(number, len(codes), sha256))
+        number = self.write_segment(connection, segment.arrange(codes, len(codec.coarse)))
         rows = []
         first = 0
         for new in added:

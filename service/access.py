@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from index.errors import LibraryError
 from index.key import Key
 from index.library import Library
-from service.problems import ProblemError, problem_response
+from service.problems import ProblemError, library_problem, problem_response
 from service.settings import Settings
 
 _BYTES = "bytes a day"
@@ -190,7 +190,7 @@ class Guard:
             await answer(scope, receive, send)
             return
         except LibraryError as error:
-            await problem_response(503, str(error))(scope, receive, send)
+            await library_problem(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["asker"] = asker
         undeclared = 0

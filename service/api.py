@@ -163,7 +163,9 @@ class Service:
 
     def _load(self) -> Loaded:
         encoder = Encoder.load()
-        library = Library.open(self.settings.library, encoder, create=True)
+        library = Library.open(
+            self.settings.library, encoder, url=self.settings.database, create=True
+        )
         _warm(library, encoder)
         self.scans.start()
         self.ingests.start()
@@ -318,9 +320,9 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
         return Health(status="ok")
 
     @app.get("/readyz", tags=["state"], responses=described(503))
-    async def readyz() -> Health:
-        """The library is loaded and queries are answered; 503 until then."""
-        service.loaded()
+    def readyz() -> Health:
+        """The library is loaded and queries are answered; 503 until then, and while they are not."""
+        service.loaded().library.refresh()
         return Health(status="ready")
 
     def decoded(asker: Asker, make: Callable[[], Fingerprint]) -> Fingerprint:

@@ -139,7 +139,9 @@ def open_library(
 ) -> "Library":
     from index.library import Library
 
-    return Library.open(settings.library, encoder, create=create, searchable=searchable)
+    return Library.open(
+        settings.library, encoder, url=settings.database, create=create, searchable=searchable
+    )
 
 
 def finish(failures: int) -> None:

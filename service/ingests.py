@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import sqlalchemy as sql
 from pydantic import BaseModel, Field
 
+from index.database import Text
 from service.access import Asker, Quotas
 from service.dataset import ARCHIVES
 from service.jobs import Jobs, State, plain_name
@@ -22,6 +23,7 @@ from service.settings import Settings
 
 # Of a metadata file: it is held in memory as a whole.
 _MOST_METADATA = 16 * 2**20  # bytes
+_LONGEST_NAME = 600  # characters of a file's name that are kept
 _MOST_FAILURES = 1000  # that are told of one by one
 _METADATA = "metadata.csv"
 
@@ -85,11 +87,11 @@ class Ingests(Jobs):
         self._files = sql.Table(
             "files",
             self._metadata,
-            sql.Column("ingest", sql.Text, primary_key=True),
-            sql.Column("file", sql.Text, primary_key=True),
-            sql.Column("status", sql.Text, nullable=False),
-            sql.Column("type", sql.Text),
-            sql.Column("detail", sql.Text),
+            sql.Column("ingest", Text, primary_key=True),
+            sql.Column("file", Text, primary_key=True),
+            sql.Column("status", Text, nullable=False),
+            sql.Column("type", Text),
+            sql.Column("detail", Text),
         )
 
     def ask(
@@ -155,6 +157,8 @@ class Ingests(Jobs):
         file, detail = outcome["file"].replace(here, ""), error["detail"].replace(here, "")
         if file == _METADATA:  # of which each row may fail
             file = detail.partition(":")[0]
+        if len(file) > _LONGEST_NAME:
+            file = f"…{file[1 - _LONGEST_NAME :]}"
         note = {
             "ingest": row.id,
             "file": file,
@@ -162,11 +166,12 @@ class Ingests(Jobs):
             "type": error["type"],
             "detail": detail,
         }
-        with self._begin() as connection:
-            noted = connection.execute(
-                sql.insert(self._files).prefix_with("OR IGNORE").values(note)
-            )
-        if noted.rowcount and outcome["status"] != "unchanged":
+        said = self._files.c.ingest == row.id, self._files.c.file == file
+        with self._begin() as connection:  # one process says it, and is heard by one server
+            is_new = connection.execute(sql.select(self._files.c.file).where(*said)).first() is None
+            if is_new:
+                connection.execute(sql.insert(self._files).values(note))
+        if is_new and outcome["status"] != "unchanged":
             self._quotas.audio(row.options["key"], outcome["duration"] or 0)
             try:
                 self._quotas.require_audio(row.options["key"])

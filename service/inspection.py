@@ -126,6 +126,7 @@ def scan(
     )
     task = Task(
         library=settings.library,
+        database=settings.database,
         limits=limits_of(settings),
         max_e_value=settings.max_e_value,
         hypotheses=hypotheses,
@@ -199,10 +200,11 @@ def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
     JSON, a line for each thing that was looked at:
       {"what": "score|clip|library", "holds": true, false or null (not looked at), "detail"}
     """
+    from index.library import Library
     from service.evidence import verify
 
     settings, encoder = current_settings(), load_encoder()
-    there = (settings.library / "catalogue.sqlite").is_file()
+    there = Library.is_there(settings.library, settings.database)
     library = open_library(settings, encoder, searchable=True) if there else None
     checks = verify(Path(file), encoder, library, Path(clip) if clip else None)
     words = {True: "holds", False: "DOES NOT HOLD", None: "not looked at"}

@@ -1,14 +1,16 @@
 """Jobs that are asked for over HTTP: kept in a database, run by a queue, in a process of their own each.
 
-    <folder>/jobs.sqlite       what was asked for and what became of it
-    <folder>/queue.sqlite      the queue (Huey's)
+    <folder>/jobs.sqlite       what was asked for and what became of it, unless it is in PostgreSQL
     <folder>/<id>/             what was sent, until the job has ended, and what the job leaves
 
-A job is a command of `earmark`. A server that is stopped or killed takes up what was not finished when it
-is started again; that the command can be run again, and does nothing twice, is the command's business.
-What kinds there are: `service.scans`, `service.ingests`.
+A job is a command of `earmark`. What a server that is stopped or killed has not finished is taken up when
+it is started again, or by another server of the same PostgreSQL database and folder; that the command can
+be run again, and does nothing twice, is the command's business. The table alone says what is to be done, so
+the queue (Huey's) is in memory. Of several servers one claims a job, and has it until it is done or its
+connection to the database is lost. What kinds there are: `service.scans`, `service.ingests`.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -19,27 +21,34 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import sqlalchemy as sql
 from filelock import FileLock, Timeout
-from huey import SqliteHuey
+from huey import MemoryHuey
 from huey.consumer import Consumer
 
+from index.database import Database, DatabaseErrors, Text, database
+from index.errors import LibraryError
+from index.schema import Schema
 from service.access import Asker
 from service.command import SOME_FAILED
 from service.problems import ProblemError, unavailable
 from service.settings import Settings
 
 UNFINISHED = ("queued", "running")
+SCHEMA = Schema(Path(__file__).parent / "migrations", "jobs_version", 1)
+_LOOK_EVERY = 2.0  # s, for what other servers have left undone or were told to end
 _START = "from service.cli import main; main(prog_name='earmark')"
 _LONGEST_ERROR = 1000  # characters
 _ID = re.compile("[0-9a-f]{16}")
 # A name that a file can have as it is, beside the folders that jobs leave.
 _PLAIN = re.compile(r"[\w(][\w .,()+-]{0,150}\.\w+")
+
+_log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -66,24 +75,27 @@ class Jobs:
         self._per_owner = per_owner
         self._keep = keep
         self._running: dict[str, subprocess.Popen[str]] = {}
+        self._ending: set[str] = set()  # of those that run, the ones that were told to end
+        self._taken: set[str] = set()  # what waits here or is running
         self._lock = threading.RLock()
         self._stopping = threading.Event()
-        self._engine: sql.Engine | None = None
+        self._database: Database | None = None
         self._consumer: _Consumer | None = None
+        self._looking = threading.Thread(target=self._look, daemon=True)
         self._metadata = sql.MetaData()
         self._jobs = sql.Table(
             f"{self.kind}s",
             self._metadata,
-            sql.Column("id", sql.Text, primary_key=True),
-            sql.Column("owner", sql.Text),
-            sql.Column("seen_by", sql.Text),
-            sql.Column("name", sql.Text, nullable=False),
-            sql.Column("file", sql.Text, nullable=False),
+            sql.Column("id", Text, primary_key=True),
+            sql.Column("owner", Text),
+            sql.Column("seen_by", Text),
+            sql.Column("name", Text, nullable=False),
+            sql.Column("file", Text, nullable=False),
             sql.Column("options", sql.JSON, nullable=False),
-            sql.Column("state", sql.Text, nullable=False, index=True),
-            sql.Column("error", sql.Text),
-            sql.Column("created_at", sql.Text, nullable=False),
-            sql.Column("finished_at", sql.Text),
+            sql.Column("state", Text, nullable=False),
+            sql.Column("error", Text),
+            sql.Column("created_at", Text, nullable=False),
+            sql.Column("finished_at", Text),
         )
 
     # What a kind of jobs is about
@@ -111,34 +123,28 @@ class Jobs:
     def start(self) -> None:
         """Begin to run what is waiting, what a server before this one began first."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._engine = sql.create_engine(
-            f"sqlite:///{self._folder / 'jobs.sqlite'}", connect_args={"timeout": 30}
-        )
-        self._metadata.create_all(self._engine)
-        self._queue = SqliteHuey(f"{self.kind}s", filename=str(self._folder / "queue.sqlite"))
-        self._run = self._queue.task()(self._have_done)
-        self._queue.flush()  # the jobs' own table says what is unfinished
+        kept = database(self._folder / "jobs.sqlite", self._settings.database, "READ COMMITTED")
+        _make_tables(kept, self.kind)
+        self._database = kept
+        queue = MemoryHuey(f"{self.kind}s")
+        self._run = queue.task()(self._have_done)
         self._forget_old()
-        with self._begin() as connection:
-            query = sql.select(self._jobs.c.id).where(self._jobs.c.state.in_(UNFINISHED))
-            waiting = connection.execute(query.order_by(self._jobs.c.created_at)).scalars().all()
-        for id in waiting:
-            self._run(id)
-        self._consumer = _Consumer(
-            self._queue, workers=self._at_once, periodic=False, max_delay=1.0
-        )
+        self._take_up()
+        self._consumer = _Consumer(queue, workers=self._at_once, periodic=False, max_delay=1.0)
         self._consumer.start()
+        self._looking.start()
 
     def stop(self) -> None:
         """Let running jobs finish what they have in hand; they go on with the next server."""
         self._stopping.set()
         with self._lock:
-            for process in self._running.values():
-                process.terminate()
+            for id in self._running:
+                self._tell_to_end(id)
         if self._consumer is not None:
+            self._looking.join()
             self._consumer.stop(graceful=True)
-        if self._engine is not None:
-            self._engine.dispose()
+        if self._database is not None:
+            self._database.engine.dispose()
 
     # What may be asked
 
@@ -170,6 +176,21 @@ class Jobs:
                 )
         id = secrets.token_hex(8)
         folder = self._folder / id
+        with self._claim(id):
+            self._receive(id, folder, sent, name, options, asker, check)
+        self._enqueue(id)
+        return self.row(id, asker)
+
+    def _receive(
+        self,
+        id: str,
+        folder: Path,
+        sent: Mapping[str, BinaryIO],
+        name: str,
+        options: Mapping[str, Any],
+        asker: Asker,
+        check: Callable[[Path], None],
+    ) -> None:
         try:
             folder.mkdir()
             for file, stream in sent.items():
@@ -194,8 +215,6 @@ class Jobs:
             if isinstance(error, OSError):
                 raise unavailable(f"what was sent cannot be kept ({error.strerror})") from error
             raise
-        self._run(id)
-        return self.row(id, asker)
 
     def row(self, id: str, asker: Asker) -> sql.Row:
         """A job. Raises a 404 where there is none that the asker may see."""
@@ -238,15 +257,63 @@ class Jobs:
                 values = query.values(state=state, error=error, finished_at=_now())
                 if not connection.execute(values).rowcount:
                     return  # it has ended: told twice, its process would drop what it has in hand
-            if process := self._running.get(id):
-                process.terminate()  # what was sent is deleted when it has ended
-            else:
+            if id in self._running:
+                self._tell_to_end(id)  # what was sent is deleted when it has ended
+                return
+        with self._claim(id) as is_mine:
+            if is_mine:  # or else by the server that runs it
                 self._delete_sent(id)
 
     # How a job is done
 
+    def _enqueue(self, id: str) -> None:
+        """Have a job done here, unless that is about to be."""
+        with self._lock:
+            if id not in self._taken:
+                self._taken.add(id)
+                self._run(id)
+
+    def _take_up(self) -> None:
+        """Enqueue what is unfinished and can be done here; end what was ended by another server."""
+        with self._lock:
+            mine = set(self._running)
+        with self._begin() as connection:
+            query = sql.select(self._jobs.c.id).where(self._jobs.c.state.in_(UNFINISHED))
+            unfinished = connection.execute(query.order_by(self._jobs.c.created_at)).scalars().all()
+        for id in unfinished:
+            if (self._folder / id).is_dir():
+                self._enqueue(id)
+        with self._lock:
+            for id in mine.difference(unfinished):
+                self._tell_to_end(id)
+
+    def _look(self) -> None:
+        """Look for what there is to do, until the server stops."""
+        while not self._stopping.wait(_LOOK_EVERY):
+            try:
+                self._take_up()
+            except LibraryError as error:
+                _log.warning("%s", error)
+
+    def _tell_to_end(self, id: str) -> None:
+        """End a process, if it is there, once: told twice, it would drop what it has in hand."""
+        if id in self._running and id not in self._ending:
+            self._ending.add(id)
+            self._running[id].terminate()
+
     def _have_done(self, id: str) -> None:
-        """Run one job, in the queue's thread."""
+        """Run one job, in the queue's thread; what the database is not there for is left for later."""
+        try:
+            with self._claim(id) as is_mine:
+                if is_mine:
+                    self._do(id, is_mine)
+        except LibraryError as error:
+            _log.warning("%s %s is left for later: %s", self.kind, id, error)
+        with self._lock:
+            self._taken.discard(id)
+
+    def _do(self, id: str, is_mine: Callable[[], bool]) -> None:
+        """Run one job. Raises LibraryError where what becomes of it cannot be noted."""
         row = self._find(id)
         if row is None or row.state not in UNFINISHED:
             return
@@ -263,12 +330,19 @@ class Jobs:
                 with process.stdout:
                     for line in process.stdout:
                         self.heard(row, line)
+            except BaseException:
+                with self._lock:
+                    self._tell_to_end(id)
+                raise
             finally:
                 status = process.wait()
                 with self._lock:
                     del self._running[id]
+                    self._ending.discard(id)
             complaints.seek(0)
             said = complaints.read().decode(errors="replace").strip().splitlines()
+        if not is_mine():
+            return  # the database was away, which the process may have failed for
         if status in (0, SOME_FAILED) and self.is_complete(folder):
             self.end(id, "done")
         elif not self._stopping.is_set() and status != 128 + signal.SIGTERM:
@@ -295,6 +369,7 @@ class Jobs:
                 ("max_size", int(self._settings.max_upload)),
                 ("jobs", self._settings.jobs),
                 ("isolate", self._settings.isolate),
+                ("database", self._settings.database.render_as_string(hide_password=False)),
             )
         }
         with self._lock:
@@ -342,15 +417,60 @@ class Jobs:
             self.forget(connection, connection.execute(query).scalars().all())
             known = set(connection.execute(sql.select(self._jobs.c.id)).scalars())
         for folder in self._folder.iterdir():
-            if _ID.fullmatch(folder.name) and folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
+            if not _ID.fullmatch(folder.name) or folder.name in known:
+                continue
+            with self._claim(folder.name) as is_mine:
+                if is_mine and self._find(folder.name) is None:  # or it is just being received
+                    shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _begin(self) -> Iterator[sql.Connection]:
-        if self._engine is None:
+        """A transaction. Raises LibraryError where the database cannot be used."""
+        kept = self._kept()
+        try:
+            with kept.engine.begin() as connection:
+                yield connection
+        except DatabaseErrors as error:
+            raise _unusable(kept, self.kind, error) from None
+
+    @contextmanager
+    def _claim(self, id: str) -> Iterator[Callable[[], bool] | None]:
+        """A job for this server alone: what tells whether it still is; None if it is another's.
+
+        Raises LibraryError where the database cannot be used.
+        """
+        kept = self._kept()
+        with ExitStack() as stack:
+            try:
+                is_mine = stack.enter_context(kept.claim(f"{self.kind} {id}"))
+            except DatabaseErrors as error:
+                raise _unusable(kept, self.kind, error) from None
+            yield is_mine
+
+    def _kept(self) -> Database:
+        if self._database is None:
             raise ProblemError(503, f"{self.kind}s are not taken yet", headers={"Retry-After": "5"})
-        with self._engine.begin() as connection:
-            yield connection
+        return self._database
+
+
+def _make_tables(kept: Database, kind: str) -> None:
+    """The tables of all kinds of jobs. Raises LibraryError where there can be none, or newer ones are."""
+    try:
+        with kept.lock("jobs", 30) as connection, connection.begin():
+            found = SCHEMA.format_of(connection)
+            if found is not None and found > SCHEMA.format:
+                raise LibraryError(
+                    f"{kept.name}: its {kind}s have format {found}, this Earmark reads format "
+                    f"{SCHEMA.format}; use the Earmark that made them"
+                )
+            if found != SCHEMA.format:
+                SCHEMA.upgrade(connection)
+    except (OSError, *DatabaseErrors) as error:
+        raise _unusable(kept, kind, error) from None
+
+
+def _unusable(kept: Database, kind: str, error: Exception) -> LibraryError:
+    return kept.error(f"{kept.name}: {kind}s cannot be kept", error, "nothing is lost")
 
 
 def plain_name(name: str, otherwise: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import sqlalchemy as sql
 from pydantic import BaseModel, Field
 
 from fingerprint.audio import SAMPLE_RATE, AudioStream, Limits, open_audio
@@ -12,6 +13,7 @@ from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint, fingerprint_samples
+from index.errors import LibraryError
 from index.library import Library
 from index.search import QUICK, THOROUGH, Effort
 from index.search import Match as Found
@@ -60,6 +62,7 @@ class Task:
     """How sounds are searched for."""
 
     library: Path
+    database: sql.URL
     limits: Limits
     max_e_value: float
     hypotheses: int
@@ -80,7 +83,7 @@ class _Ears:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.encoder = Encoder.load()
-        self.library = Library.open(task.library, self.encoder)
+        self.library = Library.open(task.library, self.encoder, url=task.database)
 
 
 _ears: _Ears | None = None
@@ -104,6 +107,8 @@ def listen(source: Source, name: str) -> Heard:
     except MemoryError:
         detail = f"{name}: takes more memory than one sound may; split the file"
         return Heard(error=ClipError(type="too-large", detail=detail))
+    except LibraryError:  # says nothing of the sound
+        raise
     except Exception as error:  # what the reader of an archive makes of damage
         detail = f"{name}: is damaged ({str(error) or type(error).__name__})"
         return Heard(error=ClipError(type="undecodable", detail=detail))

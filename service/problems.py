@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from fingerprint.errors import AudioError
-from index.errors import LibraryError, LibraryLocked
+from index.errors import DatabaseAway, LibraryError, LibraryLocked
 from service.logs import HEADER, request_id
 from service.query import ClipError
 from service.workers import WorkerDied, WorkerError
@@ -102,6 +102,12 @@ def problem_response(
     )
 
 
+def library_problem(error: LibraryError) -> JSONResponse:
+    """The answer that tells what is wrong with the library."""
+    passing = isinstance(error, LibraryLocked | DatabaseAway)
+    return problem_response(503, str(error), {"Retry-After": RETRY_SECONDS} if passing else None)
+
+
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that ends in these problems, for its OpenAPI description."""
     again = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
@@ -134,8 +140,7 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(LibraryError)
     async def library(request: Request, error: LibraryError) -> JSONResponse:
-        again = {"Retry-After": RETRY_SECONDS} if isinstance(error, LibraryLocked) else None
-        return problem_response(503, str(error), again)
+        return library_problem(error)
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -11,11 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
+from index.database import dial
 from service.dataset import Member, identify, members
 from service.journal import Journal, Noted
 from service.listen import Heard, Task, listen, set_up
@@ -46,7 +48,10 @@ def scan(
     """
     slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
     bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
-    with Workers(jobs, bounds, set_up, task) as workers, ThreadPoolExecutor(jobs) as readers:
+    with (
+        Workers(jobs, bounds, set_up, task, before=partial(dial, task.database)) as workers,
+        ThreadPoolExecutor(jobs) as readers,
+    ):
         work = _Work(journal, workers, on_done, 2 * jobs)
         try:
             new = _not_done(members(dataset), journal, on_done)

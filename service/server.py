@@ -68,9 +68,10 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
 
 def _has_keys(settings: Settings) -> bool:
     """Whether the library is there and has keys."""
-    if not (settings.library / "catalogue.sqlite").is_file():
+    if not Library.is_there(settings.library, settings.database):
         return False
-    library = Library.open(settings.library, Encoder.load(), searchable=False)
+    encoder = Encoder.load()
+    library = Library.open(settings.library, encoder, url=settings.database, searchable=False)
     try:
         return library.has_keys()
     finally:

@@ -11,9 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+import sqlalchemy as sql
+from pydantic import BeforeValidator, ByteSize, Field, InstanceOf, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -22,6 +24,7 @@ from pydantic_settings import (
 from fingerprint.cores import available_cores
 from fingerprint.errors import EarmarkError
 from fingerprint.hypotheses import LADDER
+from index.database import BESIDE, POSTGRESQL
 
 _UNITS = {"h": 3600, "min": 60, "s": 1}
 
@@ -35,6 +38,18 @@ def _iso_duration(value: object) -> object:
     if isinstance(value, str) and re.match(r"\s*[\d.]", value) and ":" not in value:
         return "PT" + re.sub(r"\s+", "", value).upper().replace("MIN", "M")
     return value
+
+
+def _database(value: object) -> object:
+    """Read an address; only PostgreSQL's and BESIDE are known."""
+    if isinstance(value, str):
+        try:
+            value = sql.make_url(value)
+        except (ValueError, sql.exc.ArgumentError):
+            value = None
+    if isinstance(value, sql.URL) and (value == BESIDE or value.drivername == POSTGRESQL):
+        return value
+    raise ValueError(f"it is neither {BESIDE} nor {POSTGRESQL}://USER@HOST/NAME")
 
 
 Duration = Annotated[timedelta, BeforeValidator(_iso_duration), Field(gt=timedelta(0))]
@@ -54,6 +69,14 @@ class Settings(BaseSettings):
     library: Path = Field(
         default=Path("earmark-library"),
         description="Folder of the library that commands and the server work on.",
+    )
+    # not shown where it is wrong: there is a password in it
+    database: Annotated[InstanceOf[sql.URL], NoDecode, BeforeValidator(_database)] = Field(
+        default=BESIDE,
+        repr=False,
+        description="Where the catalogue, the keys, the audit log and the server's jobs are: sqlite:// for "
+        "files in their folders, or postgresql+psycopg://USER@HOST/NAME for a PostgreSQL database, of one "
+        "library alone.",
     )
     host: str = Field(
         default="127.0.0.1",
@@ -185,9 +208,11 @@ def load_settings(**flags: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
+        field = Settings.model_fields.get(name)
+        got = f" (got {first['input']!r})" if field is None or field.repr else ""
         raise SettingsError(
-            f"setting {name}, given by {_origin(name, given)}: {first['msg']} "
-            f"(got {first['input']!r}); `earmark settings` lists all of them"
+            f"setting {name}, given by {_origin(name, given)}: {first['msg']}{got}; "
+            "`earmark settings` lists all of them"
         ) from error
     except ValueError as error:  # the file is not TOML, or not text
         raise SettingsError(f"earmark.toml cannot be read: {error}") from error

@@ -304,9 +304,14 @@ def compact(as_json: bool) -> None:
 
 @main.command(short_help="Copy the library, also while it is in use.", epilog=EXIT_STATUSES)
 @click.argument("folder", metavar="DIR")
+@click.option(
+    "--database",
+    metavar="URL",
+    help="An empty PostgreSQL database that gets the copy's catalogue; default: a file in DIR.",
+)
 @json_option
 @library_option
-def snapshot(folder: str, as_json: bool) -> None:
+def snapshot(folder: str, database: str | None, as_json: bool) -> None:
     """Copy the library as of one commit into DIR, also while it is read and written.
 
     \b
@@ -314,21 +319,24 @@ def snapshot(folder: str, as_json: bool) -> None:
       earmark snapshot /backup/earmark-2027-01-31
       earmark --library /backup/earmark-2027-01-31 verify
 
-    DIR must not exist, and exists only once it is whole; it is a library like any other. On the same
-    file system segments are shared by hard links, so for safety from a failing disk name another.
+    DIR must not exist, and exists only once it is whole; it is a library like any other, whose catalogue
+    is in DIR wherever this one's is (EARMARK_DATABASE=sqlite://), or with --database in PostgreSQL: so
+    catalogues move from one to the other. On the same file system segments are shared by hard links, so
+    for safety from a failing disk name another.
 
     \b
     JSON, a line:
       {"path", "snapshot", "recordings"}
     """
     from index.backup import backup
+    from index.database import BESIDE
+    from service.settings import load_settings
 
-    library = open_library(current_settings(), load_encoder())
-    revision = backup(library, Path(folder))
-    recordings = open_library(
-        current_settings().model_copy(update={"library": Path(folder)}), load_encoder()
-    )
-    count = recordings.info()["recordings"]
+    settings = current_settings()
+    target = load_settings(library=folder, database=database or str(BESIDE))
+    library = open_library(settings, load_encoder())
+    revision = backup(library, target.library, target.database)
+    count = open_library(target, load_encoder()).info()["recordings"]
     if as_json:
         print_json({"path": folder, "snapshot": str(revision), "recordings": count})
     else:

@@ -51,10 +51,21 @@ class Bounds:
 class Workers:
     """That many processes, each at one piece of work at a time; a context manager."""
 
-    def __init__(self, count: int, bounds: Bounds, setup: Callable[..., None], *given: Any) -> None:
-        """setup(*given) : what every process does first"""
+    def __init__(
+        self,
+        count: int,
+        bounds: Bounds,
+        setup: Callable[..., None],
+        *given: Any,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """setup(*given) : what every process does first
+
+        before : what it does while it has a network, and no thread beside its own
+        """
         self._bounds = bounds
         self._setup = (setup, given)
+        self._before = before
         self._threads = ThreadPoolExecutor(count, "worker")
         self._mine = threading.local()
         self._all: set[ProcessPoolExecutor] = set()
@@ -100,7 +111,7 @@ class Workers:
         process: ProcessPoolExecutor | None = getattr(self._mine, "process", None)
         if process is None:
             spawn = multiprocessing.get_context("spawn")
-            process = self._mine.process = ProcessPoolExecutor(1, spawn, _begin)
+            process = self._mine.process = ProcessPoolExecutor(1, spawn, _begin, (self._before,))
             self._all.add(process)
             try:  # or every file would be blamed for it
                 process.submit(_set_up, self._bounds, *self._setup).result()
@@ -116,12 +127,14 @@ class Workers:
         self._mine.process = None
 
 
-def _begin() -> None:
-    """What a worker does before anything of ours is imported, and threads with it.
+def _begin(before: Callable[[], None] | None) -> None:
+    """What a worker does before anything else of ours is imported, and threads with it.
 
     Interrupts are for the process that waits for it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if before is not None:
+        before()
     _leave_network()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

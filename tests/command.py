@@ -10,15 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sql
+
+from index.database import BESIDE
+
 
 class Earmark:
     """Runs the real command, in a process and a folder of its own."""
 
-    def __init__(self, folder: Path, library: Path) -> None:
+    def __init__(self, folder: Path, library: Path, database: sql.URL = BESIDE) -> None:
         self.folder = folder
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("EARMARK_")
-        } | {"EARMARK_LIBRARY": str(library)}
+        } | {"EARMARK_LIBRARY": str(library), "EARMARK_DATABASE": str(database)}
 
     def command(self, *arguments: object) -> list[str]:
         """The words to start it with."""

@@ -2,16 +2,23 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import jsonschema
 import numpy as np
+import postgresql
 import pytest
+import sqlalchemy as sql
 from command import Earmark
 from melodies import CLIP_START, RATE, SONGS, melody, write
 from referencing import Registry, Resource
+
+from fingerprint.encoder import Encoder
+from index.backup import backup
+from index.database import BESIDE
+from index.library import Library
 
 
 @cache
@@ -61,13 +68,41 @@ def ingested(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL server; without one on the machine, what needs it is skipped."""
+    pg_ctl = postgresql.pg_ctl()
+    if pg_ctl is None:
+        pytest.skip("PostgreSQL is not installed; on Debian: apt-get install postgresql")
+    server = postgresql.Server(pg_ctl)
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def library(ingested: Path, tmp_path: Path) -> Path:
+def kind() -> str:
+    """Which kind of database a test is about; those for which it matters are given both."""
+    return "sqlite"
+
+
+@pytest.fixture
+def database(kind: str, request: pytest.FixtureRequest) -> sql.URL:
+    """Where this test's catalogue and jobs are: in files, or in PostgreSQL."""
+    return BESIDE if kind == "sqlite" else request.getfixturevalue("server").new()
+
+
+@pytest.fixture
+def library(ingested: Path, tmp_path: Path, database: sql.URL) -> Path:
     """This test's own library of the songs."""
-    return Path(shutil.copytree(ingested, tmp_path / "library"))
+    library = tmp_path / "library"
+    if database == BESIDE:
+        shutil.copytree(ingested, library)
+    else:
+        backup(Library.open(ingested, Encoder.load()), library, database)
+    return library
 
 
 @pytest.fixture
-def earmark(music: Path, library: Path) -> Earmark:
+def earmark(music: Path, library: Path, database: sql.URL) -> Earmark:
     """The command, in the folder of the music, with this test's own library of the songs."""
-    return Earmark(music, library)
+    return Earmark(music, library, database)

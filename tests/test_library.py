@@ -3,20 +3,30 @@
 import multiprocessing
 import os
 import signal
-import sqlite3
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 from embeddings import query, reference, track
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from fingerprint.encoder import Encoder
 from index.backup import backup
-from index.catalogue import FORMAT
+from index.catalogue import SCHEMA
 from index.compaction import compact
+from index.database import BESIDE
 from index.errors import LibraryError, LibraryLocked
 from index.library import Library
 from index.recording import Metadata
@@ -40,14 +50,19 @@ def finds(library: Library, seed: int) -> list[str]:
     return [match.recording for match in matches]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request) -> str:
+    return request.param
+
+
 @pytest.fixture
-def library(tmp_path) -> Library:
-    return Library.open(tmp_path / "library", ENCODER, create=True)
+def library(tmp_path, database) -> Library:
+    return Library.open(tmp_path / "library", ENCODER, url=database, create=True)
 
 
 def test_what_was_added_is_there_after_opening_again(library):
     id = add(library, 1, id="one", title="Title", artist="Artist", isrc="DEXX12400001", work="W")
-    again = Library.open(library.path, ENCODER)
+    again = Library.open(library.path, ENCODER, url=library.database.url)
     recording = again.recording("one")
     assert (id, recording.title, recording.artist, recording.work) == (
         "one",
@@ -83,7 +98,7 @@ def test_the_same_sound_in_another_file_is_the_same_audio(library):
 def test_removed_is_unfindable_at_once_and_may_come_back(library):
     add(library, 1, id="one")
     add(library, 2, id="two")
-    reader = Library.open(library.path, ENCODER)
+    reader = Library.open(library.path, ENCODER, url=library.database.url)
     assert finds(reader, 1) == ["one"]
     with library.writer() as writer:
         writer.remove("one")
@@ -108,6 +123,7 @@ def test_unknown_id_and_bad_metadata_are_refused_and_change_nothing(library):
             {"id": "one"},
             {"id": "line\nbreak"},
             {"id": " space"},
+            {"title": "nul\0"},
             {"id": "x" * 300},
         ):
             with pytest.raises(ValueError):
@@ -135,7 +151,7 @@ def test_pages_and_words(library):
 
 def test_one_writer_any_number_of_readers(library):
     add(library, 1, id="one")
-    reader = Library.open(library.path, ENCODER)
+    reader = Library.open(library.path, ENCODER, url=library.database.url)
     with library.writer() as writer:
         writer.add(reference(ENCODER, track(ENCODER, 2, 20)), metadata(id="two"))
         with pytest.raises(LibraryLocked, match="another process"), reader.writer():
@@ -152,11 +168,11 @@ def test_what_was_added_before_an_error_is_kept(library):
     assert finds(library, 1) == ["one"]
 
 
-def _killed_while_writing(path: Path, at: str) -> None:
+def _killed_while_writing(path: Path, url: sql.URL, at: str) -> None:
     """Die in the middle of the second commit: before the segment, after it, or in the transaction."""
     from index import catalogue, segment
 
-    library = Library.open(path, ENCODER)
+    library = Library.open(path, ENCODER, url=url)
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -183,12 +199,12 @@ def test_a_kill_leaves_the_last_commit(library, at):
     add(library, 1, id="one")
     before = library.info()
     process = multiprocessing.get_context("spawn").Process(
-        target=_killed_while_writing, args=(library.path, at)
+        target=_killed_while_writing, args=(library.path, library.database.url, at)
     )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    again = Library.open(library.path, ENCODER)
+    again = Library.open(library.path, ENCODER, url=library.database.url)
     assert again.info()["snapshot"] == before["snapshot"]
     assert (finds(again, 1), finds(again, 2)) == (["one"], [])
     add(again, 3, id="three")
@@ -225,35 +241,38 @@ def test_what_is_no_usable_library_is_refused(tmp_path, library):
     assert [file.name for file in full.iterdir()] == ["thesis.txt"]
 
     add(library, 1)
-    database = library.path / "catalogue.sqlite"
-    library.close()
 
-    def change(name: str, value: str) -> None:
-        with sqlite3.connect(database) as connection:
-            connection.execute("UPDATE properties SET value = ? WHERE name = ?", (value, name))
+    def change(statement: str) -> None:
+        with library.database.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
 
-    change("encoder", "another")
+    change("UPDATE properties SET value = 'another' WHERE name = 'encoder'")
     with pytest.raises(LibraryError, match="encoder another"):
-        Library.open(library.path, ENCODER)
-    change("encoder", ENCODER.id)
-    change("format", "99")
+        Library.open(library.path, ENCODER, url=library.database.url)
+    change(f"UPDATE properties SET value = '{ENCODER.id}' WHERE name = 'encoder'")
+    change("UPDATE catalogue_version SET version_num = '99'")
     with pytest.raises(LibraryError, match="format 99"):
-        Library.open(library.path, ENCODER)
-    change("format", str(FORMAT))
+        Library.open(library.path, ENCODER, url=library.database.url)
+    change(f"UPDATE catalogue_version SET version_num = '{SCHEMA.format}'")
     (segment,) = (library.path / "segments").iterdir()
     whole = segment.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
         segment.write_bytes(damage)
         with pytest.raises(LibraryError, match="damaged"):
-            Library.open(library.path, ENCODER)
+            Library.open(library.path, ENCODER, url=library.database.url)
     segment.unlink()
     with pytest.raises(LibraryError, match="damaged"):
-        Library.open(library.path, ENCODER)
+        Library.open(library.path, ENCODER, url=library.database.url)
     segment.write_bytes(whole)
-    assert finds(Library.open(library.path, ENCODER), 1)
-    database.write_bytes(b"no database at all" * 1000)
+    assert finds(Library.open(library.path, ENCODER, url=library.database.url), 1)
+
+
+def test_a_damaged_catalogue_is_refused(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    library.close()
     for leftover in library.path.glob("catalogue.sqlite-*"):
         leftover.unlink()
+    (library.path / "catalogue.sqlite").write_bytes(b"no database at all" * 1000)
     with pytest.raises(LibraryError, match="catalogue"):
         Library.open(library.path, ENCODER)
 
@@ -269,11 +288,19 @@ def test_another_encoders_fingerprint_is_refused(library):
 class Model(RuleBasedStateMachine):
     """A library against a dictionary: by id, the sound's seed, title, and whether its licence ended."""
 
+    def __init__(self, new_database: Callable[[], sql.URL]) -> None:
+        super().__init__()
+        self.new_database = new_database
+
+    def opened(self) -> Library:
+        return Library.open(self.library.path, ENCODER, url=self.library.database.url)
+
     @initialize()
     def begin(self):
         self.folder = tempfile.TemporaryDirectory()
-        self.library = Library.open(Path(self.folder.name, "library"), ENCODER, create=True)
-        self.reader = Library.open(self.library.path, ENCODER)
+        path = Path(self.folder.name, "library")
+        self.library = Library.open(path, ENCODER, url=self.new_database(), create=True)
+        self.reader = self.opened()
         self.model: dict[str, tuple[int, str | None, bool]] = {}
 
     @rule(seeds=st.lists(st.integers(0, 5), min_size=1, max_size=3))
@@ -295,7 +322,11 @@ class Model(RuleBasedStateMachine):
                 del self.model[id]
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), title=st.text(max_size=5), ended=st.booleans())
+    @rule(
+        data=st.data(),
+        title=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5),
+        ended=st.booleans(),
+    )
     def change(self, data, title, ended):
         id = data.draw(st.sampled_from(sorted(self.model)))
         with self.library.writer() as writer:
@@ -312,14 +343,16 @@ class Model(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.library.close()
-        self.library = Library.open(self.library.path, ENCODER)
+        self.library = self.opened()
 
     @rule()
     def go_on_with_a_backup(self):
         copy = Path(self.folder.name, str(self.library.refresh().revision))
         if not copy.exists():
-            backup(self.library, copy)
-            self.library, self.reader = (Library.open(copy, ENCODER) for _ in range(2))
+            database = self.new_database()
+            backup(self.library, copy, database)
+            self.library = Library.open(copy, ENCODER, url=database)
+            self.reader = self.opened()
 
     @invariant()
     def everyone_sees_the_model(self):
@@ -339,5 +372,8 @@ class Model(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Model.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
-TestModel = Model.TestCase
+def test_a_library_does_what_a_dictionary_would(kind, request):
+    new = (lambda: BESIDE) if kind == "sqlite" else request.getfixturevalue("server").new
+    examples = 15 if kind == "sqlite" else 5  # the statements are the same
+    some = settings(max_examples=examples, stateful_step_count=15, deadline=None)
+    run_state_machine_as_test(partial(Model, new), settings=some)

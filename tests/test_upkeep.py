@@ -1,10 +1,10 @@
 """A library is checked, compacted and copied; what is damaged is told, with how to mend it."""
 
 import dataclasses
-import sqlite3
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 from command import Earmark
 from embeddings import query, reference, track
 
@@ -42,17 +42,22 @@ def files(library: Library) -> list[Path]:
     return sorted((library.path / "segments").iterdir())
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request) -> str:
+    return request.param
+
+
 @pytest.fixture
-def works(tmp_path) -> Library:
+def works(tmp_path, database) -> Library:
     """Three segments, of two recordings each."""
-    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    library = Library.open(tmp_path / "library", ENCODER, url=database, create=True)
     for seed in (0, 2, 4):
         ingest(library, seed, seed + 1)
     return library
 
 
 def test_compaction_merges_segments_and_drops_what_was_removed(works):
-    reader = Library.open(works.path, ENCODER)
+    reader = Library.open(works.path, ENCODER, url=works.database.url)
     remove(works, 1, 2, 3)
     each = len(track(ENCODER, 0, 20)[::5])
     assert works.info()["removed_embeddings"] == 3 * each
@@ -60,7 +65,7 @@ def test_compaction_merges_segments_and_drops_what_was_removed(works):
     assert merged == (3, 3 * each, 3 * each)
     assert len(files(works)) == works.info()["segments"] == 1
     assert works.info()["removed_embeddings"] == 0
-    for library in (works, reader, Library.open(works.path, ENCODER)):
+    for library in (works, reader, Library.open(works.path, ENCODER, url=works.database.url)):
         for seed in range(6):
             assert finds(library, seed) == ([f"id-{seed}"] if seed in (0, 4, 5) else [])
     assert list(compact(works)) == []
@@ -94,7 +99,7 @@ def test_a_reader_keeps_its_snapshot_while_the_library_is_compacted(works):
     x = track(ENCODER, 3, 20)[30:70:5]
     before = snapshot.nearest(x, 5, 1024, 10**6)
     remove(works, 3)
-    list(compact(Library.open(works.path, ENCODER)))
+    list(compact(Library.open(works.path, ENCODER, url=works.database.url)))
     after = snapshot.nearest(x, 5, 1024, 10**6)
     assert (before[0] == after[0]).all() and (before[1] == after[1]).all()
     assert snapshot.recordings[int(snapshot.owner(after[1][0, :1])[0])].id == "id-3"
@@ -148,7 +153,7 @@ def flipped(data: bytes) -> bytes:
 
 def test_a_lost_segment_is_mended_without_a_backup(works):
     files(works)[1].unlink()
-    mending = Library.open(works.path, ENCODER, searchable=False)
+    mending = Library.open(works.path, ENCODER, url=works.database.url, searchable=False)
     (found,) = verify(mending)
     with pytest.raises(LibraryError, match="missing"):
         finds(mending, 0)
@@ -173,10 +178,17 @@ def test_a_lost_segment_is_mended_without_a_backup(works):
         ("UPDATE recordings SET segment = 99 WHERE id = 'id-4'", "the catalogue is damaged"),
     ],
 )
-def test_a_catalogue_that_was_tampered_with_is_found_out(works, statement, what):
-    works.close()
-    with sqlite3.connect(works.path / "catalogue.sqlite") as connection:
-        connection.execute(statement)
+def test_a_catalogue_that_was_tampered_with_is_found_out(works, statement, what, kind):
+    with works.database.engine.connect() as connection:
+        if kind == "sqlite":
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.commit()
+        try:
+            connection.exec_driver_sql(statement)
+        except sql.exc.IntegrityError:  # PostgreSQL refuses what SQLite finds out
+            assert "damaged" in what and kind == "postgresql"
+            return
+        connection.commit()
     assert any(what in damage.what for damage in verify(works))
 
 
@@ -213,9 +225,9 @@ def test_a_snapshot_that_failed_is_not_there(works, tmp_path, monkeypatch):
     assert finds(Library.open(tmp_path / "copy", ENCODER), 3) == ["id-3"]
 
 
-def test_blocks_are_no_bounds_to_a_recording(tmp_path, monkeypatch):
+def test_blocks_are_no_bounds_to_a_recording(tmp_path, database, monkeypatch):
     """A recording longer than a block is stored, found and checked like any other."""
-    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    library = Library.open(tmp_path / "library", ENCODER, url=database, create=True)
     x = reference(ENCODER, track(ENCODER, 1, 20))
     long = dataclasses.replace(
         reference(ENCODER, track(ENCODER, 2, 20)),
