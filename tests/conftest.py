@@ -20,6 +20,9 @@ from index.backup import backup
 from index.database import BESIDE
 from index.library import Library
 
+# Marks a test that is run with each kind of database.
+BOTH = pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+
 
 @cache
 def _schemas() -> Registry:

@@ -3,23 +3,25 @@
 import io
 import os
 import signal
-import sqlite3
 import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sql
 from command import Earmark
+from conftest import BOTH
 from fastapi.testclient import TestClient
 from melodies import SONGS, melody, write
 from server import Server
 
 from fingerprint.encoder import Encoder
+from index import audit
+from index.database import BESIDE
 from index.library import Library
 from service.access import Asker, Quotas
 from service.ingests import Ingests
@@ -30,8 +32,8 @@ FORM = {"rightsholder": "Red Label", "rights": "owned"}
 
 
 @pytest.fixture
-def client(library: Path) -> Iterator[TestClient]:
-    with Server(library=library) as client:
+def client(library: Path, database: sql.URL) -> Iterator[TestClient]:
+    with Server(library=library, database=database) as client:
         yield client
 
 
@@ -86,9 +88,9 @@ def sources(client: TestClient, **options: Any) -> list[str]:
 OLD = [f"song-{number}.flac" for number in range(SONGS)]
 
 
-def keys_of(library: Path, *owners: str) -> dict[str, Any]:
+def keys_of(library: Path, *owners: str, database: sql.URL = BESIDE) -> dict[str, Any]:
     """Keys for ingesting, as options of a request, by owner."""
-    opened = Library.open(library, Encoder.load())
+    opened = Library.open(library, Encoder.load(), url=database)
     with opened.writer() as writer:
         keys = {owner: writer.add_key(owner, "ingest", None) for owner in owners}
     opened.close()
@@ -97,6 +99,7 @@ def keys_of(library: Path, *owners: str) -> dict[str, Any]:
     }
 
 
+@BOTH
 def test_the_recordings_of_an_archive_are_added_and_what_is_broken_is_told(
     client: TestClient, archive: bytes, library: Path
 ) -> None:
@@ -174,11 +177,14 @@ def test_a_file_that_is_no_archive_whatever_its_name_is_a_failed_file(client: Te
     assert entry["failures"][0]["file"] == "letter.tar.gz"
 
 
+@BOTH
 def test_recordings_are_their_owners_and_the_log_names_the_key(
-    library: Path, archive: bytes, earmark: Earmark
+    library: Path, archive: bytes, earmark: Earmark, database: sql.URL
 ) -> None:
-    keys = keys_of(library, "ada", "bo")
-    with Server(library=library, requests_per_minute=0) as client:  # `ended` looks often
+    keys = keys_of(library, "ada", "bo", database=database)
+    with Server(
+        library=library, database=database, requests_per_minute=0
+    ) as client:  # `ended` looks often
         id = ask(client, archive, **keys["ada"])["id"]
         for method in ("GET", "DELETE"):
             assert client.request(method, f"/v1/ingests/{id}", **keys["bo"]).status_code == 404
@@ -190,9 +196,10 @@ def test_recordings_are_their_owners_and_the_log_names_the_key(
         assert ended(client, shared, **keys["bo"])["added"] == 2
     rows = [row for row in earmark.lines("list") if row["source"] == "71.flac"]
     assert sorted((row["owner"], row["private"]) for row in rows) == [("ada", True), ("bo", False)]
-    with closing(sqlite3.connect(library / "catalogue.sqlite")) as connection:
-        logged = connection.execute("SELECT by FROM audit WHERE kind = 'ingest' AND by IS NOT NULL")
-        assert {by for (by,) in logged} == {row["supplied_by"] for row in rows}
+    opened = Library.open(library, Encoder.load(), url=database)
+    with opened.reading() as connection:
+        by = {it.by for it in audit.entries(connection) if it.kind == "ingest" and it.by}
+    assert by == {row["supplied_by"] for row in rows}
 
 
 def test_an_ingest_ends_where_the_keys_audio_is_used_up(library: Path, archive: bytes) -> None:
@@ -222,10 +229,11 @@ def test_an_ingest_that_waits_is_cancelled(
         ask(client, archive, **keys["ada"])
 
 
+@BOTH
 def test_an_ingest_that_is_at_work_is_cancelled(
-    client: TestClient, library: Path, archive: bytes
+    client: TestClient, library: Path, archive: bytes, database: sql.URL
 ) -> None:
-    with Library.open(library, Encoder.load()).writer():  # it waits for this one
+    with Library.open(library, Encoder.load(), url=database).writer():  # it waits for this one
         id = ask(client, archive)["id"]
         until = time.monotonic() + PATIENCE
         while client.get(f"/v1/ingests/{id}").json()["state"] != "running":
@@ -252,11 +260,14 @@ def test_ingests_are_finished_by_the_next_server(library: Path, archive: bytes) 
         assert sources(client) == ["71.flac", "72.flac", *OLD]
 
 
+@BOTH
 def test_an_ingest_goes_on_when_the_server_is_killed(
-    library: Path, archive: bytes, earmark: Earmark
+    library: Path, archive: bytes, earmark: Earmark, database: sql.URL
 ) -> None:
     folder = library.parent / "ingests"
-    with Library.open(library, Encoder.load()).writer():  # it cannot be through before the kill
+    with Library.open(
+        library, Encoder.load(), url=database
+    ).writer():  # it cannot be through before the kill
         server = subprocess.Popen(
             earmark.command("serve", "--port", "0"),
             env=earmark.environment
@@ -278,7 +289,7 @@ def test_an_ingest_goes_on_when_the_server_is_killed(
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
         server.stderr.close()
-    with Server(library=library) as client:
+    with Server(library=library, database=database) as client:
         entry = ended(client, id)
         assert entry["state"] == "done", entry
         assert (entry["done"], entry["failed"]) == (4, 1)

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sql
 from command import Earmark
+from conftest import BOTH
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from melodies import melody, write
@@ -43,8 +45,8 @@ class Keyed:
 
 
 @pytest.fixture
-def keyed(library: Path) -> Iterator[Keyed]:
-    opened = Library.open(library, Encoder.load())
+def keyed(library: Path, database: sql.URL) -> Iterator[Keyed]:
+    opened = Library.open(library, Encoder.load(), url=database)
     keys = {}
     with opened.writer() as writer:
         for owner in ("ada", "bo"):
@@ -54,7 +56,7 @@ def keyed(library: Path) -> Iterator[Keyed]:
         revoked, keys["revoked"] = writer.add_key("ada", "admin", None)
         writer.revoke_key(revoked.id)
     opened.close()
-    with Server(library=library) as client:
+    with Server(library=library, database=database) as client:
         yield Keyed(client, keys)
 
 
@@ -150,6 +152,7 @@ def test_who_has_no_key_is_told_so_before_the_body_is_read(keyed: Keyed) -> None
     assert response.headers["content-type"] == "application/problem+json"
 
 
+@BOTH
 def test_a_private_recording_answers_its_owner_alone(keyed: Keyed, tmp_path: Path) -> None:
     data = sound(tmp_path, 50)
     added = post(keyed, "ada ingest", data)
@@ -181,6 +184,7 @@ def test_a_shared_recording_answers_all_and_only_its_owner_removes_it(
     assert keyed.ask("DELETE", f"/v1/recordings/{id}", "bo admin").status_code == 204
 
 
+@BOTH
 def test_the_same_audio_of_another_owner_is_added_and_not_told_of(
     keyed: Keyed, tmp_path: Path
 ) -> None:
@@ -204,10 +208,11 @@ def test_what_was_ingested_at_the_machine_answers_everybody(
     assert keyed.ask("DELETE", f"/v1/recordings/{song['id']}", "bo ingest").status_code == 403
 
 
+@BOTH
 def test_a_library_without_keys_asks_for_none_and_with_its_first_key_for_one(
-    library: Path, earmark: Earmark
+    library: Path, earmark: Earmark, database: sql.URL
 ) -> None:
-    with Server(library=library) as client:
+    with Server(library=library, database=database) as client:
         assert client.get("/v1/recordings").status_code == 200
         (made,) = earmark.lines("keys", "create", "--owner", "Ada", "--scope", "query")
         assert client.get("/v1/recordings").status_code == 401
@@ -217,7 +222,10 @@ def test_a_library_without_keys_asks_for_none_and_with_its_first_key_for_one(
         assert client.get("/v1/recordings", headers=header).status_code == 401
 
 
-def test_keys_are_shown_once_and_kept_as_hashes(earmark: Earmark, library: Path) -> None:
+@BOTH
+def test_keys_are_shown_once_and_kept_as_hashes(
+    earmark: Earmark, library: Path, database: sql.URL
+) -> None:
     options = ("--owner", "Blue Label", "--scope", "ingest", "--expires", "2099-12-31")
     text = earmark("keys", "create", *options).stdout.strip()
     (listed,) = earmark.lines("keys", "list")
@@ -226,13 +234,14 @@ def test_keys_are_shown_once_and_kept_as_hashes(earmark: Earmark, library: Path)
     secret = text.split("_", 2)[2].encode()
     for file in library.rglob("*"):
         assert not file.is_file() or secret not in file.read_bytes(), file
-    opened = Library.open(library, Encoder.load())
+    opened = Library.open(library, Encoder.load(), url=database)
     assert opened.key(text) is not None
     assert opened.key(text[:-1]) is None
     assert opened.key(text[:-1] + ("A" if text[-1] != "A" else "B")) is None
     assert list(verify(opened)) == []
 
 
+@BOTH
 def test_an_admin_makes_lists_and_revokes_keys(keyed: Keyed) -> None:
     wanted = {"owner": " Cy ", "scope": "query", "expires": "2099-12-31"}
     made = keyed.ask("POST", "/v1/keys", "ada admin", json=wanted)

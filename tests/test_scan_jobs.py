@@ -10,7 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sql
 from command import Earmark
+from conftest import BOTH
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from melodies import RATE, melody, write
@@ -27,8 +29,8 @@ PATIENCE = 120  # s
 
 
 @pytest.fixture
-def client(library: Path) -> Iterator[TestClient]:
-    with Server(library=library) as client:
+def client(library: Path, database: sql.URL) -> Iterator[TestClient]:
+    with Server(library=library, database=database) as client:
         yield client
 
 
@@ -63,6 +65,7 @@ def ended(client: TestClient, id: str, **options: Any) -> dict[str, Any]:
     raise AssertionError(f"still {entry}")
 
 
+@BOTH
 def test_a_scan_is_watched_and_its_report_fetched(client: TestClient, dataset: bytes) -> None:
     asked = ask(client, dataset, data={"probe": "false"})
     assert asked["state"] in ("queued", "running") and asked["name"] == "dump.tar"

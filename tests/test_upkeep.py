@@ -1,6 +1,7 @@
 """A library is checked, compacted and copied; what is damaged is told, with how to mend it."""
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -175,21 +176,23 @@ def test_a_lost_segment_is_mended_without_a_backup(works):
         ("UPDATE recordings SET first = 3 WHERE id = 'id-4'", "recording 'id-4': its codes"),
         ("UPDATE recordings SET removed_at = 'x' WHERE id = 'id-4'", "not what the audit log says"),
         ("DELETE FROM recordings WHERE id = 'id-4'", "not what the audit log says"),
-        ("UPDATE recordings SET segment = 99 WHERE id = 'id-4'", "the catalogue is damaged"),
     ],
 )
-def test_a_catalogue_that_was_tampered_with_is_found_out(works, statement, what, kind):
-    with works.database.engine.connect() as connection:
-        if kind == "sqlite":
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-            connection.commit()
-        try:
-            connection.exec_driver_sql(statement)
-        except sql.exc.IntegrityError:  # PostgreSQL refuses what SQLite finds out
-            assert "damaged" in what and kind == "postgresql"
-            return
-        connection.commit()
+def test_a_catalogue_that_was_tampered_with_is_found_out(works, statement, what):
+    with works.database.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
     assert any(what in damage.what for damage in verify(works))
+
+
+def test_a_recording_in_no_segment_is_refused_or_found_out(works, kind):
+    statement = "UPDATE recordings SET segment = 99 WHERE id = 'id-4'"
+    if kind == "postgresql":
+        with pytest.raises(sql.exc.IntegrityError), works.database.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        return
+    with sqlite3.connect(works.path / "catalogue.sqlite") as connection:
+        connection.execute(statement)
+    assert any("the catalogue is damaged" in damage.what for damage in verify(works))
 
 
 def test_a_snapshot_is_a_library_and_goes_its_own_way(works, tmp_path):
