@@ -61,6 +61,7 @@ MEMORY_OF_A_PROCESS = 265_000_000
 DISK_PER_RECORDING = 2_000
 CATALOGUE = "catalogue.sqlite"
 BOUND = "database"
+PATIENCE = 30.0  # s to wait for who makes a library or brings it up to date
 OLDEST = 2  # format that is brought up to date
 # Owners whose view of a library is kept in memory: some 40 bytes for each recording.
 OWNERS_KEPT = 16
@@ -469,7 +470,7 @@ def _unreadable(path: Path, catalogued: Database, error: Exception) -> LibraryEr
 def _migrate(path: Path, catalogued: Database) -> None:
     """Bring a library up to date, once. Raises LibraryError where it cannot be written."""
     try:
-        with catalogued.lock("write", 30) as connection, connection.begin():
+        with catalogued.lock("write", PATIENCE) as connection, connection.begin():
             if catalogue.format_of(connection) != catalogue.SCHEMA.format:
                 catalogue.migrate(connection)
     except (OSError, *DatabaseErrors) as error:
@@ -488,7 +489,7 @@ def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
                 catalogue.create(connection, encoder.id)
             catalogued.engine.dispose()
         else:
-            with catalogued.lock("write", 30) as connection, connection.begin():
+            with catalogued.lock("write", PATIENCE) as connection, connection.begin():
                 if catalogued.has("properties"):
                     return  # made by another process meanwhile
                 if (path / CATALOGUE).is_file():

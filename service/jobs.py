@@ -289,11 +289,15 @@ class Jobs:
 
     def _look(self) -> None:
         """Look for what there is to do, until the server stops."""
+        told = False
         while not self._stopping.wait(_LOOK_EVERY):
             try:
                 self._take_up()
+                told = False
             except LibraryError as error:
-                _log.warning("%s", error)
+                if not told:
+                    _log.warning("%s", error)
+                told = True
 
     def _tell_to_end(self, id: str) -> None:
         """End a process, if it is there, once: told twice, it would drop what it has in hand."""

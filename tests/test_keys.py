@@ -435,7 +435,8 @@ def test_a_library_of_the_format_before_is_brought_up_to_date(
         connection.execute("ALTER TABLE recordings DROP COLUMN private")
         columns = "segment, first, number, count, duration, licence_until, removed_at"
         connection.execute(f"CREATE INDEX places ON recordings ({columns})")
-        connection.execute("UPDATE properties SET value = '2' WHERE name = 'format'")
+        connection.execute("DROP TABLE catalogue_version")
+        connection.execute("UPDATE properties SET name = 'format', value = '2' WHERE name = 'id'")
     (answer,) = earmark.lines("query", "clip.wav")
     assert answer["matches"][0]["source"] == "song-1.flac"
     earmark("keys", "create", "--owner", "Ada", "--scope", "query")
