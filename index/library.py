@@ -124,7 +124,11 @@ class Library:
     @staticmethod
     def is_there(path: Path, url: sql.URL) -> bool:
         """Whether there is a library. Raises DatabaseAway."""
-        return database(path / CATALOGUE, url).has("properties")
+        catalogued = database(path / CATALOGUE, url)
+        try:
+            return catalogued.has("properties")
+        finally:
+            catalogued.engine.dispose()
 
     def refresh(self) -> Snapshot:
         """The newest committed state, read only if there is a newer one than that in memory."""

@@ -350,6 +350,17 @@ def test_the_next_earmark_brings_a_library_up_to_date_and_this_one_then_refuses_
         opened(library.path, database)
 
 
+@BOTH
+def test_what_no_text_can_have_is_looked_for_and_not_found(
+    library: Path, database: sql.URL
+) -> None:
+    with Server(library=library, database=database) as client:
+        assert client.get("/v1/recordings", params={"q": "song\0"}).json()["recordings"] == []
+        for path in ("recordings/a%00b", "ingests/a%00b", "scans/a%00b", "keys/a%00b"):
+            assert client.get(f"/v1/{path}").status_code == 404, path
+            assert client.delete(f"/v1/{path}").status_code == 404, path
+
+
 def test_the_password_of_a_database_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
