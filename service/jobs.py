@@ -249,6 +249,13 @@ class Jobs:
 
     def end(self, id: str, state: State, error: str | None = None) -> None:
         """End a job that has not ended, and its process; what was sent is deleted."""
+        if self._note_end(id, state, error):
+            with self._claim(id) as is_mine:
+                if is_mine:  # or else by the server that runs it
+                    self._delete_sent(id)
+
+    def _note_end(self, id: str, state: State, error: str | None = None) -> bool:
+        """End a job that has not ended, and its process here; whether there was no such process."""
         query = sql.update(self._jobs).where(
             self._jobs.c.id == id, self._jobs.c.state.in_(UNFINISHED)
         )
@@ -256,13 +263,9 @@ class Jobs:
             with self._begin() as connection:
                 values = query.values(state=state, error=error, finished_at=_now())
                 if not connection.execute(values).rowcount:
-                    return  # it has ended: told twice, its process would drop what it has in hand
-            if id in self._running:
-                self._tell_to_end(id)  # what was sent is deleted when it has ended
-                return
-        with self._claim(id) as is_mine:
-            if is_mine:  # or else by the server that runs it
-                self._delete_sent(id)
+                    return False  # it has ended before
+            self._tell_to_end(id)  # what was sent is deleted when it has ended
+            return id not in self._running
 
     # How a job is done
 
@@ -348,10 +351,10 @@ class Jobs:
         if not is_mine():
             return  # the database was away, which the process may have failed for
         if status in (0, SOME_FAILED) and self.is_complete(folder):
-            self.end(id, "done")
+            self._note_end(id, "done")
         elif not self._stopping.is_set() and status != 128 + signal.SIGTERM:
             reason = said[-1] if said else f"its process ended (status {status}); ask again"
-            self.end(id, "failed", reason.replace(f"{folder}/", "")[-_LONGEST_ERROR:])
+            self._note_end(id, "failed", reason.replace(f"{folder}/", "")[-_LONGEST_ERROR:])
         row = self._find(id)
         if row is None:  # it was cancelled and forgotten while its process was ending
             with self._begin() as connection:
@@ -380,6 +383,9 @@ class Jobs:
             before = self._find(row.id)
             if before is None or before.state not in UNFINISHED or self._stopping.is_set():
                 return None
+            query = sql.update(self._jobs).where(self._jobs.c.id == row.id)
+            with self._begin() as connection:
+                connection.execute(query.values(state="running"))
             process = self._running[row.id] = subprocess.Popen(
                 command,
                 env=environment,
@@ -390,9 +396,6 @@ class Jobs:
                 errors="replace",
                 start_new_session=True,  # Ctrl-C at the terminal is for the server
             )
-            query = sql.update(self._jobs).where(self._jobs.c.id == row.id)
-            with self._begin() as connection:
-                connection.execute(query.values(state="running"))
         return process
 
     def _is_free(self, lock: Path) -> bool:

@@ -1,12 +1,21 @@
 """The HTTP service, as the tests run it: the application itself, spoken to without a network."""
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.testclient import TestClient
 
 from service.api import create_app
 from service.settings import Settings
+
+
+def until(holds: Callable[[], bool], patience: float = 120.0) -> None:
+    """Wait for what must come about within so many seconds."""
+    end = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
 
 
 class Server:

@@ -4,8 +4,7 @@ import multiprocessing
 import shutil
 import tarfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +18,7 @@ from conftest import BOTH
 from embeddings import reference, track
 from fastapi.testclient import TestClient
 from melodies import melody, write
-from server import Server
+from server import Server, until
 
 from fingerprint.encoder import Encoder
 from index import audit, catalogue, keys
@@ -182,12 +181,6 @@ def tar(path: Path) -> bytes:
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(path, path.name)
     return file.getvalue()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end
 
 
 def test_a_database_that_goes_away_is_told_and_used_again_when_it_is_back(

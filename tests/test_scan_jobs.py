@@ -16,7 +16,7 @@ from conftest import BOTH
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from melodies import RATE, melody, write
-from server import Server
+from server import Server, until
 
 from fingerprint.encoder import Encoder
 from index.library import Library
@@ -97,7 +97,8 @@ def test_a_dataset_is_deleted_once_it_has_been_scanned(
 ) -> None:
     id = ask(client, dataset)["id"]
     ended(client, id)
-    assert [it.name for it in (library.parent / "scans" / id).iterdir()] == ["report"]
+    folder = library.parent / "scans" / id
+    until(lambda: [it.name for it in folder.iterdir()] == ["report"])
     assert client.delete(f"/v1/scans/{id}").status_code == 204
     assert client.get(f"/v1/scans/{id}").status_code == 404
     assert not (library.parent / "scans" / id).exists()
