@@ -3,23 +3,28 @@
     python -m benchmarks.crashes [--kills 300] [--seed 1]
 
 A child process does random work on one library: it ingests, changes, removes and compacts, and tells its
-parent before and after each commit. It is killed (SIGKILL) at a random instant, or its disk is full after
-so many bytes, or a synchronisation fails. Then the library must hold what was acknowledged, with or without
-the one commit that was in hand, must pass `verify`, and the next child must be able to write.
+parent before and after each commit. It is killed (SIGKILL) at a random instant or in a system call, or its
+disk is full after so many bytes, or system calls of its own, of SQLite and on the folder fail, once or from
+then on, which strace injects (Debian: strace). Then the library must hold what was acknowledged, with or
+without the one commit that a kill met in hand, without those that were refused, must pass `verify`, and the
+next writer must be able to begin.
+
+What a power cut leaves of that which no synchronisation had put on the disk is not tried.
 """
 
 import argparse
-import errno
+import ctypes
 import functools
 import json
 import os
 import resource
 import signal
+import subprocess
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +41,24 @@ from index.compaction import compact
 from index.errors import LibraryError
 from index.library import Library
 from index.recording import Metadata
-from index.verify import verify
+from index.verify import orphans, verify
 
 LONGEST_WAIT = 0.25  # seconds from a child's first commit to its death, at most
-WAYS = ("kill", "full disk", "failing fsync")
+# System calls by which a library changes, and what strace has become of them. It passes over names marked
+# by ? that a machine does not have.
+_WRITES = "write,pwrite64"
+_SYNCHRONISATIONS = "fsync,fdatasync"
+_NAMES = "?rename,?renameat,?renameat2,?unlink,?unlinkat"
+FAULTS = {
+    "failing fsync": (_SYNCHRONISATIONS, "error=EIO"),
+    "failing write": (_WRITES, "error=EIO"),
+    "no space left": (f"{_WRITES},ftruncate", "error=ENOSPC"),
+    "failing rename": (_NAMES, "error=EIO"),
+    "kill in a call": (f"{_SYNCHRONISATIONS},{_WRITES},ftruncate,{_NAMES}", "signal=SIGKILL"),
+}
+FAILING = ("full disk", *FAULTS)  # ways in which a writer is hurt, beside a kill at any instant
+LATEST_CALL = 40  # of its kind that is the first to fail
+_PR_SET_PTRACER = 0x59616D61  # prctl(2)
 
 State = dict[str, tuple[int, str]]  # by id: seed of the sound, title
 Operation = tuple[str, Any]  # what is done, and to what
@@ -125,8 +144,11 @@ def fingerprint(encoder: Encoder, seed: int, every: int = REFERENCE_EVERY) -> Fi
 
 
 def check(path: Path, encoder: Encoder, allowed: list[State]) -> State:
-    """The state that a library is in, which must be an allowed one, whole and searchable."""
+    """The state that a library is in: an allowed one, whole, searchable, and open to the next writer."""
     library = Library.open(path, encoder)
+    with library.writer():
+        pass
+    assert not orphans(library)
     damages = list(verify(library))
     assert not damages, damages
     snapshot = library.refresh()
@@ -168,18 +190,24 @@ def child(
         library = Library.open(path, encoder)
         fault()
         while (what := work(state)) is not None:
-            os.write(writing, json.dumps(["begin", what]).encode() + b"\n")
+            _tell(writing, "begin", what)
             try:
                 perform(library, encoder, what)
-                state = after(state, what)
-                os.write(writing, b'["done"]\n')
             except LibraryError:
-                os.write(writing, b'["failed"]\n')
+                _tell(writing, "failed")
+            else:
+                state = after(state, what)
+                _tell(writing, "done")
         status = 0
     except Exception:
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _tell(writing: int, *what: Any) -> None:
+    """Not by write(2), which may be made to fail."""
+    os.writev(writing, [json.dumps(what).encode() + b"\n"])
 
 
 def listen(reading: int) -> bytes:
@@ -228,16 +256,23 @@ def die_at(count: int) -> None:
         sql.event.listen(sql.Engine, event, lambda *_: step())
 
 
-def fail_fsync(rng: np.random.Generator) -> None:
-    """From now on some calls of fsync fail, as on a disk that is dying."""
-    real = os.fsync
+def inject(fault: str, first: int, lasting: bool) -> None:
+    """From now on the `first` system call of its kind, or with `lasting` every one from there, meets a fault.
 
-    def fsync(descriptor: Any) -> None:
-        if rng.random() < 0.3:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        real(descriptor)
-
-    os.fsync = fsync  # type: ignore[assignment]
+    Raises PermissionError where strace may not look at this process.
+    """
+    calls, what = FAULTS[fault]
+    # where Yama guards processes, a tracer that did not start this one needs its leave
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+    when = f"{first}{'+' * lasting}"
+    tracing = ("-e", f"trace={calls}", "-e", f"inject={calls}:{what}:when={when}")
+    strace = subprocess.Popen(
+        ["strace", "-f", "-p", str(os.getpid()), "-o", os.devnull, *tracing], stderr=subprocess.PIPE
+    )
+    assert strace.stderr is not None
+    said = strace.stderr.readline().decode()
+    if "attached" not in said:
+        raise PermissionError(said)
 
 
 def limit_files(path: Path, more: int) -> None:
@@ -249,8 +284,14 @@ def limit_files(path: Path, more: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
 
 
-def rounds(path: Path, kills: int, seed: int, tell: Callable[[str], Any]) -> Counter[str]:
-    """Children that die or fail in every way, one after the other, on one library."""
+def rounds(
+    path: Path,
+    kills: int,
+    seed: int,
+    tell: Callable[[str], Any],
+    failing: Sequence[str] = FAILING,
+) -> Counter[str]:
+    """Children on one library, every other one killed at an instant, the rest hurt in each way in turn."""
     encoder = Encoder.load()
     # small segments, so that every compaction has several commits
     compaction.SEGMENT = 300
@@ -260,7 +301,7 @@ def rounds(path: Path, kills: int, seed: int, tell: Callable[[str], Any]) -> Cou
     check(path, encoder, [state])  # compiles the kernels before anything forks
     for number in range(kills):
         rng = np.random.default_rng([seed, number])
-        way = WAYS[0] if rng.random() < 0.6 else str(rng.choice(WAYS[1:]))
+        way = "kill" if number % 2 else failing[number // 2 % len(failing)]
         some = [int(rng.integers(5, 20))]
 
         def work(state: State, rng: Any = rng, way: str = way, some: Any = some) -> Any:
@@ -270,8 +311,8 @@ def rounds(path: Path, kills: int, seed: int, tell: Callable[[str], Any]) -> Cou
         def fault(rng: Any = rng, way: str = way) -> None:
             if way == "full disk":
                 limit_files(path, int(rng.integers(0, 60_000)))
-            elif way == "failing fsync":
-                fail_fsync(rng)
+            elif way in FAULTS:
+                inject(way, int(rng.integers(1, LATEST_CALL)), bool(rng.random() < 0.5))
 
         process, reading = child(path, encoder, state, work, fault)
         first = os.read(reading, 1)  # it has begun
@@ -284,7 +325,10 @@ def rounds(path: Path, kills: int, seed: int, tell: Callable[[str], Any]) -> Cou
         allowed = [told.acknowledged]
         if told.in_hand is not None:
             allowed.append(after(told.acknowledged, told.in_hand))
-        state = check(path, encoder, allowed)
+        try:
+            state = check(path, encoder, allowed)
+        except AssertionError as error:
+            raise AssertionError(f"after child {number} ({way})") from error
         counts[way] += 1
         counts["commits acknowledged"] += told.commits
         counts["commits refused"] += told.failed

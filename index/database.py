@@ -6,10 +6,11 @@ tables are in), so that it ends with the process, or the machine, that had it; w
 written through that very connection, so that a writer that has lost its lock commits nothing more.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,28 @@ class Text(sql.TypeDecorator[str]):
 
 
 class SqliteFile:
-    """A database in a file of its own."""
+    """A database in a file of its own.
+
+    Files of SQLite's log cannot be made in a folder that is read-only here: where no writer elsewhere has
+    made them, the database is whole without them, and is read as a file that does not change, which is
+    looked at anew for each use.
+    """
 
     def __init__(self, file: Path, journal: str = "WAL") -> None:
         """journal : SQLite's; in write-ahead mode, WAL, readers and the writer do not wait."""
         self._file = file
         self.url = BESIDE
         self.name = str(file)
-        self.engine = sql.create_engine(f"sqlite:///{file}", connect_args={"timeout": 30})
+        writable = os.access(file.parent, os.W_OK)
+
+        def open_file() -> sqlite3.Connection:
+            alone = not writable and not file.with_name(f"{file.name}-wal").exists()
+            uri = f"{file.absolute().as_uri()}?immutable={alone:d}"
+            return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+
+        self.engine = sql.create_engine(
+            "sqlite://", creator=open_file, poolclass=sql.QueuePool if writable else sql.NullPool
+        )
 
         @sql.event.listens_for(self.engine, "connect")
         def configure(connection: Any, _: Any) -> None:
@@ -104,6 +119,16 @@ class SqliteFile:
             return False
         finally:
             raw.close()
+
+    def withdraw(self) -> None:
+        """Put an empty commit over what a failed one may have left in SQLite's log.
+
+        Where only its synchronisation failed, all of it lies there, and who opens the library after a
+        crash would find what was refused. The empty one is not synchronised, which has just failed.
+        """
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self._file)) as connection:
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("PRAGMA user_version=0")  # changes nothing, and is written
 
     def damages(self, connection: Connection) -> Iterator[str]:
         """What the database itself finds to be wrong with it."""
@@ -170,6 +195,9 @@ class Postgresql:
     def is_settled(self) -> bool:
         """As SqliteFile's: a connection that is gone has committed, or never will."""
         return True
+
+    def withdraw(self) -> None:
+        """As SqliteFile's: what PostgreSQL refused does not come back."""
 
     def damages(self, connection: Connection) -> Iterator[str]:
         """As SqliteFile's: PostgreSQL looks after itself."""

@@ -201,6 +201,7 @@ class Writer:
                 yield self._connection
                 catalogue.next_revision(self._connection)
         except (OSError, *DatabaseErrors) as error:
+            self._library.database.withdraw()
             raise self._library.unwritable(error) from None
 
     def delete_orphans(self) -> None:
