@@ -15,6 +15,7 @@ ratios to one client's. FOLDER is kept: another run takes the library and the cl
 
 import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -35,10 +36,10 @@ import psutil
 
 from benchmarks import corpora
 from benchmarks.codecs import write_clip
-from benchmarks.scale import ANGLES, SECONDS, Simulation, grow, real_recordings
+from benchmarks.scale import Music, grow
+from benchmarks.simulation import ANGLE, Simulation
 from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder
-from fingerprint.fingerprint import REFERENCE_EVERY
 from index.library import Library
 
 CLIP = 5.0  # seconds
@@ -54,11 +55,11 @@ def prepare(folder: Path, recordings: int, real: int) -> None:
     encoder = Encoder.load()
     library = Library.open(folder / "library", encoder, create=True)
     if library.info()["recordings"] < recordings:
-        made = real_recordings(encoder, real)
-        steps = round(SECONDS / (encoder.step * REFERENCE_EVERY))
-        simulation = Simulation([it.embeddings for it in made], ANGLES[0], steps)
-        grow(library, encoder, made, simulation, recordings)
-        _make_clips([Path(it.source) for it in made], folder / "clips")
+        music = Music.of(folder / "real", encoder, real)
+        simulation = Simulation([it.embeddings for it in music.mixed], ANGLE, encoder)
+        for _ in grow(library, music.known, simulation, recordings, math.inf):
+            pass
+        _make_clips([Path(it.source) for it in music.known], folder / "clips")
     library.close()
 
 

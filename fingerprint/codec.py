@@ -23,6 +23,9 @@ class Codec:
             raise ValueError(f"codebooks {codebooks.shape} do not fit centroids {coarse.shape}")
         self.coarse = np.ascontiguousarray(coarse)
         self.codebooks = np.ascontiguousarray(codebooks)
+        # nearest is the one of largest product once half its squared length is taken off
+        self._half_coarse = 0.5 * np.sum(self.coarse**2, axis=1)
+        self._half_entries = 0.5 * np.sum(self.codebooks**2, axis=2)
 
     @property
     def code_size(self) -> int:
@@ -39,17 +42,16 @@ class Codec:
         width = self.codebooks.shape[2]
         for s, book in enumerate(self.codebooks):
             part = residuals[:, s * width : (s + 1) * width]
-            codes[:, s] = np.argmax(part @ book.T - 0.5 * np.sum(book**2, axis=1), axis=1)
+            codes[:, s] = np.argmax(part @ book.T - self._half_entries[s], axis=1)
         return lists, codes
 
     def lists(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint16]:
         """Numbers of the nearest centroids [shape=(n,)]."""
         lists = np.empty(len(embeddings), np.uint16)
-        half = 0.5 * np.sum(self.coarse**2, axis=1)
         for first in range(0, len(embeddings), _ROWS):
             rows = slice(first, first + _ROWS)
-            # nearest is the one of largest product once half its squared length is taken off
-            lists[rows] = np.argmax(embeddings[rows] @ self.coarse.T - half, axis=1)
+            products = embeddings[rows] @ self.coarse.T
+            lists[rows] = np.argmax(products - self._half_coarse, axis=1)
         return lists
 
     def crowding(

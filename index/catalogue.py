@@ -299,19 +299,35 @@ def find(
     connection: Connection,
     *,
     sha256: str | None = None,
-    codes_sha256: str | None = None,
     source: str | None = None,
     owner: str | None = None,
 ) -> list[Recording]:
-    """Recordings present whose file, whose sound as far as codes tell, or whose file's name it is.
-
-    Those that `owner` sees; None sees all.
-    """
-    wanted = {"sha256": sha256, "codes_sha256": codes_sha256, "source": source}
+    """Recordings present whose file or whose file's name it is; those that `owner` sees, None sees all."""
+    wanted = {"sha256": sha256, "source": source}
     query = sql.select(*_recording_columns).where(
         _visible(owner), *(_recordings.c[name] == value for name, value in wanted.items() if value)
     )
     rows = connection.execute(query.order_by(_recordings.c.number)).mappings()
+    return [_recording(row) for row in rows]
+
+
+# made once: to make it takes as long as to run it
+_same_audio = (
+    sql.select(*_recording_columns)
+    .where(
+        _present,
+        sql.or_(
+            _recordings.c.sha256 == sql.bindparam("file"),
+            _recordings.c.codes_sha256 == sql.bindparam("codes"),
+        ),
+    )
+    .order_by(_recordings.c.number)
+)
+
+
+def same_audio(connection: Connection, sha256: str, codes_sha256: str | None) -> list[Recording]:
+    """Recordings present of that file, or of that sound as far as codes tell."""
+    rows = connection.execute(_same_audio, {"file": sha256, "codes": codes_sha256}).mappings()
     return [_recording(row) for row in rows]
 
 

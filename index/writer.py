@@ -254,9 +254,7 @@ class Writer:
             if same_audio and _may_know(owner, new.recording):
                 return new.recording
         with self._library.reading() as connection:
-            same = catalogue.find(connection, sha256=sha256)
-            if sound is not None:
-                same += catalogue.find(connection, codes_sha256=sound)
+            same = catalogue.same_audio(connection, sha256, sound)
         same = [found for found in same if _may_know(owner, found)]
         return next((found for found in same if found.id not in self._removed), None)
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fingerprint.encoder import Layer
 from fingerprint.spectrogram import BANDS
+from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.dataset import Corpus, music
-from fingerprint.training.export import export
 from fingerprint.training.model import DIMENSION, window_frames
 
 COMPONENTS = 512  # principal components in which the discriminant is sought
@@ -74,7 +74,7 @@ def main() -> None:
     )
     works = music(args.manifest, args.samples)
     recipe = {"kind": "linear discriminant", "pairs": count, "works": len(works)}
-    encoder = export([layer], works, args.weights, recipe)
+    encoder = export([layer], embeddings_of([layer], works), args.weights, recipe)
     print(f"{args.weights}: encoder {encoder.id}")
 
 
