@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.calibrate import fingerprint_of, stretch, tune_works
+from benchmarks import corpora
+from benchmarks.calibrate import fingerprint_of, stretch
 from benchmarks.scale import noisy
-from fingerprint.audio import SAMPLE_RATE
+from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.codec import Codec
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
@@ -226,7 +227,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     args = parser.parse_args()
-    works = [samples for _, samples in tune_works()][: args.works]
+    items = corpora.items("tune")[: args.works]
+    works = [read_audio(item.audio()) for item in tqdm(items, "works", disable=None)]
     if not works:
         sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
     clips = list(cut_clips(works, args.clips, args.seed))
