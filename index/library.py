@@ -15,9 +15,10 @@ revision. Before that transaction the segment is a file nobody knows, which the 
 it everything is there. Removal is a tombstone and a change of metadata an update in the same kind of
 transaction; neither touches a segment. Compaction commits a new segment in place of old ones in one
 transaction and deletes their files after it; a crash in between leaves files that the next writer
-deletes. A transaction whose synchronisation failed may still lie in SQLite's log: nothing is deleted
-before that log has been emptied, so what it names is there should it be found after a crash. No file is
-ever written over: a writer that lost its lock without knowing it can leave one that nobody knows, no more.
+deletes. A transaction whose synchronisation failed may still lie in SQLite's log: an empty one is put over
+it, and nothing is deleted before that log has been emptied, so what it names is there should it be found
+after a crash all the same. No file is ever written over: a writer that lost its lock without knowing it can
+leave one that nobody knows, no more.
 
 Why readers agree with some commit. A search is one read transaction: the revision, the placements and
 the names in its answer are of one state. The codes are in files that never change; a file that was
