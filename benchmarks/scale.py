@@ -298,13 +298,18 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 class Progress:
-    """What was measured and spent so far, in FOLDER/scale.json."""
+    """What was fitted, measured and spent so far, in FOLDER/scale.json."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "scale.json"
         said = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        self.crowding: dict[str, Any] = said.get("crowding", {})
         self.rows: list[dict[str, Any]] = said.get("rows", [])
         self.spent = Spent(**said.get("spent", {}))
+
+    def fitted(self, figures: dict[str, Any]) -> None:
+        self.crowding = figures
+        self._save()
 
     def add(self, spent: Spent) -> None:
         self.spent.added += spent.added
@@ -319,7 +324,8 @@ class Progress:
 
     def _save(self) -> None:
         beside = self._path.with_suffix(".partial")
-        beside.write_text(json.dumps({"rows": self.rows, "spent": vars(self.spent)}, indent=1))
+        said = {"crowding": self.crowding, "rows": self.rows, "spent": vars(self.spent)}
+        beside.write_text(json.dumps(said, indent=1))
         beside.rename(self._path)
 
 
@@ -342,13 +348,13 @@ def main() -> None:
     if min(args.sizes) < len(music.known):
         parser.error(f"{len(music.known)} real recordings are in the smallest library")
     make_clips(music, encoder, args.clips, clips)
-    simulation, figures = fit(
-        [made.embeddings for made in music.mixed],
-        [made.embeddings for made in music.absent],
-        encoder,
-    )
-    print(json.dumps(figures), flush=True)
     progress = Progress(args.folder)
+    mixed = [made.embeddings for made in music.mixed]
+    if not progress.crowding:
+        _, figures = fit(mixed, [made.embeddings for made in music.absent], encoder)
+        progress.fitted(figures)
+    print(json.dumps(progress.crowding), flush=True)
+    simulation = Simulation(mixed, progress.crowding["angle"], encoder)
     library = Library.open(path, encoder, create=True)
     until = time.monotonic() + 60 * args.minutes
     largest = max((row["recordings"] for row in progress.rows), default=0)
