@@ -119,7 +119,9 @@ def main() -> None:
             def search(
                 embeddings: NDArray[np.float32], probes: int = probes, segment: Segment = segment
             ) -> NDArray[np.float32]:
-                return nearest(embeddings, THOROUGH.neighbours, probes, [segment], none, codec)[0]
+                return nearest(embeddings, THOROUGH.neighbours, probes, {0: segment}, none, codec)[
+                    0
+                ]
 
             def separately(queries: list = queries, search: Callable = search) -> NDArray:
                 return np.concatenate([search(query) for query in queries])

@@ -66,7 +66,7 @@ def main() -> None:
         drawn = Codes(*codec.encode(draw(encoder, min(size, 200_000), rng)))
         repeats = [drawn] * -(-size // len(drawn))
         stored = concatenate(repeats, codec.code_size)[:size]
-        segments = [arrange(stored, lists)]
+        segments = {0: arrange(stored, lists)}
         index = faiss_index(stored, codec)
         probes = int(np.ceil(lists * min(1.0, COMPARED / size)))
         parameters: Any = faiss.SearchParametersIVF()

@@ -103,7 +103,7 @@ def crowding(
     lists = len(codec.coarse)
     codes = concatenate([Codes(*codec.encode(x)) for x in works], codec.code_size)
     none = np.empty((0, 2), np.int64)
-    similarity, _ = nearest(asking, NEIGHBOUR, lists, [arrange(codes, lists)], none, codec)
+    similarity, _ = nearest(asking, NEIGHBOUR, lists, {0: arrange(codes, lists)}, none, codec)
     return np.quantile(similarity[:, -1].astype(float), [0.25, 0.5, 0.75])
 
 

@@ -13,3 +13,11 @@ class LibraryLocked(LibraryError):
 
 class DatabaseAway(LibraryError):
     """The database of a library does not answer; it can be tried again."""
+
+
+class ClusterError(LibraryError):
+    """A cluster that cannot be used: not there, of another version, too small."""
+
+
+class ShardLost(ClusterError):
+    """A shard that does not answer just now."""

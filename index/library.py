@@ -26,7 +26,7 @@ deleted since the transaction began is either mapped already, and stays so, or i
 a newer revision says to begin again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -40,16 +40,18 @@ from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
 from index import audit, catalogue, keys, segment
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
-from index.errors import LibraryError, LibraryLocked
+from index.errors import LibraryError, LibraryLocked, ShardLost
 from index.key import Key
 from index.question import Question
 from index.recording import Recording
 from index.search import THOROUGH, Effort, Match, search
 from index.segment import Codes, Segment
+from index.segments import Mapped, Segments
 from index.significance import REVIEW, Calibration
 from index.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from index.cluster import Shards
     from index.writer import Writer
 
 
@@ -64,8 +66,8 @@ CATALOGUE = "catalogue.sqlite"
 BOUND = "database"
 PATIENCE = 30.0  # s to wait for who makes a library or brings it up to date
 OLDEST = 2  # format that is brought up to date
-# Owners whose view of a library is kept in memory: some 40 bytes for each recording.
-OWNERS_KEPT = 16
+# Owners' views of a library and parts that answer, kept in memory: some 60 bytes for each recording.
+PARTS_KEPT = 16
 
 
 class Cost(NamedTuple):
@@ -78,15 +80,18 @@ class Cost(NamedTuple):
 class Library:
     """An open library. Threads may share one; searches see what is committed when they begin."""
 
-    def __init__(self, path: Path, encoder: Encoder, database: Database) -> None:
+    def __init__(
+        self, path: Path, encoder: Encoder, database: Database, shards: "Shards | None" = None
+    ) -> None:
         self.path = path
         self.encoder = encoder
         self.database = database
+        self._shards = shards
         self._calibration = Calibration.of(encoder.id)
         self._refreshing = Lock()
         self._segments: dict[int, Segment] = {}
         self._snapshot: Snapshot | None = None
-        self._seen: dict[tuple[str, int, str], Snapshot] = {}
+        self._parts: dict[Hashable, Snapshot] = {}
 
     @classmethod
     def open(
@@ -97,10 +102,12 @@ class Library:
         url: sql.URL = BESIDE,
         create: bool = False,
         searchable: bool = True,
+        shards: "Shards | None" = None,
     ) -> "Library":
         """Open a library folder, or with `create` make one where there is none.
 
         url : of the database that has the catalogue, by default a file in the folder
+        shards : those of a cluster, which are to hold the segments instead of this process
 
         A library of an earlier format is brought up to date. Without `searchable` the segments are not
         looked at until they are needed, so that a library with a damaged one can be listed, checked and
@@ -113,13 +120,19 @@ class Library:
         if create and not catalogued.has("properties"):
             _create(path, encoder, catalogued)
         _require_usable(path, encoder, catalogued)
-        library = cls(path, encoder, catalogued)
+        library = cls(path, encoder, catalogued, shards)
         if searchable:
-            library.refresh()
+            try:
+                library.refresh()
+            except LibraryError:
+                library.close()
+                raise
         return library
 
     def close(self) -> None:
-        """Let go of the catalogue."""
+        """Let go of the catalogue, and of shards."""
+        if self._shards is not None:
+            self._shards.close()
         self.database.engine.dispose()
 
     @staticmethod
@@ -151,6 +164,9 @@ class Library:
         effort : how closely the query as it is is looked at
         owner : whose private recordings answer, beside those that are not private; None: all
 
+        Where shards hold the library and one of them is lost, the others answer: the state is the part
+        that they hold.
+
         Raises LibraryError if the fingerprint was made by another encoder.
         """
         if fingerprint.encoder != self.encoder.id:
@@ -161,10 +177,15 @@ class Library:
         with self._current() as (connection, snapshot):
             if owner is not None:
                 snapshot = self._seen_by(owner, snapshot, connection)
-            named = snapshot.naming(partial(catalogue.numbered, connection))
-            question = Question(fingerprint, named, self.encoder)
-            matches = search(question, self._calibration, max_e_value, LADDER[:hypotheses], effort)
-        return matches, snapshot
+            while True:
+                part = self._answering(snapshot)
+                named = part.naming(partial(catalogue.numbered, connection))
+                question = Question(fingerprint, named, self.encoder)
+                rungs = LADDER[:hypotheses]
+                try:
+                    return search(question, self._calibration, max_e_value, rungs, effort), part
+                except ShardLost:  # once more, without it: an answer is of one part of the library
+                    continue
 
     def recordings(
         self,
@@ -348,7 +369,7 @@ class Library:
 
     def segment_path(self, number: int) -> Path:
         """Where a segment's file is."""
-        return self.path / "segments" / f"{number:08d}.safetensors"
+        return self.path / "segments" / segment.file_name(number)
 
     def segment(self, row: catalogue.SegmentRow) -> Segment:
         """A segment, mapped. Raises LibraryError if it is missing or damaged."""
@@ -384,28 +405,46 @@ class Library:
                 return snapshot
             placements = catalogue.placements(connection, day)
             needed = set(placements.segment.tolist())
-            segments = {
-                row.number: self._segments.get(row.number) or self.segment(row)
-                for row in catalogue.segments(connection)
-                if row.number in needed
-            }
+            rows = [row for row in catalogue.segments(connection) if row.number in needed]
             snapshot = Snapshot(
-                revision, day, placements, segments, self.encoder.codec, self._look_up
+                revision, day, placements, self._hold(rows), self.encoder.codec, self._look_up
             )
-            self._segments, self._snapshot = segments, snapshot
+            self._snapshot = snapshot
         return snapshot
 
+    def _hold(self, rows: list[catalogue.SegmentRow]) -> Segments:
+        """These segments, where they are held from now on."""
+        if self._shards is not None:
+            return self._shards.hold(rows)
+        self._segments = {
+            row.number: self._segments.get(row.number) or self.segment(row) for row in rows
+        }
+        return Mapped(self._segments, self.encoder.codec)
+
+    def _answering(self, snapshot: Snapshot) -> Snapshot:
+        """The part of a state that answers now. The last few are kept."""
+        missing = self._shards.missing() if self._shards is not None else None
+        if not missing:
+            return snapshot
+        return self._kept((snapshot, missing), lambda: snapshot.without(missing))
+
     def _seen_by(self, owner: str, all_of_it: Snapshot, connection: sql.Connection) -> Snapshot:
-        """What an owner sees of a state. The last few owners' are kept."""
-        key = owner, all_of_it.revision, all_of_it.day
+        """What an owner sees of a state."""
+        return self._kept(
+            (all_of_it, owner),
+            lambda: all_of_it.only(catalogue.placements(connection, all_of_it.day, owner)),
+        )
+
+    def _kept(self, key: Hashable, make: Callable[[], Snapshot]) -> Snapshot:
+        """A part of a state, by what it is; the last few are kept."""
         with self._refreshing:
-            seen = self._seen.pop(key, None)
-            if seen is None:
-                seen = all_of_it.only(catalogue.placements(connection, all_of_it.day, owner))
-            self._seen[key] = seen
-            while len(self._seen) > OWNERS_KEPT:
-                del self._seen[next(iter(self._seen))]
-        return seen
+            part = self._parts.pop(key, None)
+            if part is None:
+                part = make()
+            self._parts[key] = part
+            while len(self._parts) > PARTS_KEPT:
+                del self._parts[next(iter(self._parts))]
+        return part
 
     def _look_up(self, number: int) -> Recording:
         with self.reading() as connection:

@@ -3,9 +3,12 @@
 The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
 table[s, e] = q_s·codebook[s, e] (Jégou et al. 2011, asymmetric distance, for inner products). The tables
 of one query fit the innermost cache; the codes of a list are read where they lie in the mapped segments.
+
+Of equally similar embeddings that of the lower number is the nearer. So the nearest are the same in whatever
+parts, and in whatever order, the segments are searched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numba import njit
@@ -14,18 +17,20 @@ from numpy.typing import NDArray
 from fingerprint.codec import Codec
 from index.segment import BLOCK, Segment
 
+Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
+
 
 def nearest(
     embeddings: NDArray[np.float32],
     count: int,
     probes: int,
-    segments: Sequence[Segment],
+    segments: Mapping[int, Segment],
     gone: NDArray[np.int64],
     codec: Codec,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> Nearest:
     """Similarities and numbers [shape=(n, count)] of the nearest embeddings, best first.
 
-    Embeddings are numbered through all segments; a row that is not filled ends in -inf and -1.
+    `segments` are by the number of their first embedding; a row that is not filled ends in -inf and -1.
     `probes` is how many lists are searched for each query [shape=(n, dimension)]; `gone` [shape=(m, 2)]
     are runs of numbers (first, end), ascending, that are not to be found.
     """
@@ -39,8 +44,7 @@ def nearest(
     similarity = np.full((len(embeddings), count), -np.inf, np.float32)
     numbers = np.full((len(embeddings), count), -1, np.int64)
     close = np.take_along_axis(closeness, lists, axis=1)
-    first = 0
-    for segment in segments:
+    for first, segment in segments.items():
         _scan(
             tables.reshape(len(embeddings), slices * entries),
             close,
@@ -53,14 +57,20 @@ def nearest(
             similarity,
             numbers,
         )
-        first += len(segment)
-    order = np.argsort(-similarity, axis=1, kind="stable")
+    return merged([(similarity, numbers)], count)
+
+
+def merged(parts: Sequence[Nearest], count: int) -> Nearest:
+    """The nearest of what was found in several parts, best first."""
+    similarity = np.concatenate([part[0] for part in parts], axis=1)
+    numbers = np.concatenate([part[1] for part in parts], axis=1)
+    order = np.lexsort((numbers, -similarity))[:, :count]
     return np.take_along_axis(similarity, order, 1), np.take_along_axis(numbers, order, 1)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _scan(tables, close, lists, bounds, ids, codes, first, gone, similarity, numbers):
-    """Put the embeddings of one segment into each query's heap, whose root is its least similar."""
+    """Put the embeddings of one segment into each query's heap, whose root is its least near."""
     slices = codes.shape[1]
     for i in range(len(tables)):
         table = tables[i]
@@ -73,9 +83,10 @@ def _scan(tables, close, lists, bounds, ids, codes, first, gone, similarity, num
                         value = close[i, j] + _sum_of_16(table, codes, place)
                     else:
                         value = close[i, j] + _sum(table, codes, place)
-                    if value > least:
+                    if value >= least:
                         found = first + block * BLOCK + np.int64(ids[place])
-                        if not _within(found, gone):
+                        nearer = value > least or found < numbers[i, 0]
+                        if nearer and not _within(found, gone):
                             _replace_least(similarity[i], numbers[i], value, found)
                             least = similarity[i, 0]
 
@@ -118,6 +129,12 @@ def _within(number, runs):
 
 
 @njit(cache=True, nogil=True)
+def _less_near(value, number, other_value, other_number):
+    """Whether the first of two pairs is the less similar, or as similar and of the higher number."""
+    return value < other_value or (value == other_value and number > other_number)
+
+
+@njit(cache=True, nogil=True)
 def _replace_least(values, numbers, value, number):
     """Put a pair in the place of a heap's least one, and the heap in order again."""
     count = len(values)
@@ -126,9 +143,12 @@ def _replace_least(values, numbers, value, number):
         child = 2 * here + 1
         if child >= count:
             break
-        if child + 1 < count and values[child + 1] < values[child]:
-            child += 1
-        if values[child] >= value:
+        other = child + 1
+        if other < count and _less_near(
+            values[other], numbers[other], values[child], numbers[child]
+        ):
+            child = other
+        if not _less_near(values[child], numbers[child], value, number):
             break
         values[here], numbers[here] = values[child], numbers[child]
         here = child

@@ -26,6 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
+from fingerprint.codec import Codec
 from index.errors import LibraryError
 
 BLOCK = 65_536  # embeddings: as many as two bytes can number
@@ -82,6 +83,17 @@ def _run(bounds, ids, codes, first, out_lists, out_codes):
                 if i >= 0 and i < len(out_lists):
                     out_lists[i] = number
                     out_codes[i] = codes[place]
+
+
+def file_name(number: int) -> str:
+    """What the file of the segment of that number is called."""
+    return f"{number:08d}.safetensors"
+
+
+def size(embeddings: int, codec: Codec) -> int:
+    """Bytes of a segment's arrays: codes, ids, and bounds for each block begun."""
+    blocks = -(-embeddings // BLOCK)
+    return embeddings * (codec.code_size + 2) + 4 * blocks * (len(codec.coarse) + 1)
 
 
 def concatenate(parts: list[Codes], code_size: int) -> Codes:

@@ -6,7 +6,7 @@ when it is asked for, so that a million of them cost neither time at opening nor
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import overload
 
 import numpy as np
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
 from index.catalogue import Placements
-from index.neighbours import nearest
+from index.neighbours import Nearest
 from index.recording import Recording
-from index.segment import Codes, Segment, arrange, concatenate
+from index.segment import Codes, arrange, concatenate
+from index.segments import Mapped, Segments
 
 
 class Recordings(Sequence[Recording]):
@@ -57,23 +58,25 @@ class Snapshot:
         revision: int,
         day: str,
         placements: Placements,
-        segments: dict[int, Segment],
+        segments: Segments,
         codec: Codec,
         look_up: Callable[[int], Recording],
+        whole: "Snapshot | None" = None,
     ) -> None:
         self.revision = revision
         self.day = day
         self.recordings = Recordings(placements.number, look_up)
         self.seconds = float(placements.duration.sum())
-        order = sorted(segments)
-        self._by_number = segments
-        self._segments = [segments[number] for number in order]
-        self._firsts = np.cumsum([0, *map(len, self._segments)])
-        self._counts = placements.count
-        in_order = np.searchsorted(order, placements.segment)
-        starts = self._firsts[in_order] + placements.first
-        self.starts = np.append(starts, self._firsts[-1]).astype(np.int64)
-        self._gone = _between(starts, starts + placements.count, int(self._firsts[-1]))
+        self._whole = whole
+        self._placements = placements
+        self._stored = int(placements.count.sum())
+        self._segments = segments
+        numbers = np.array(list(segments.firsts), np.int64)
+        firsts = np.array(list(segments.firsts.values()), np.int64)
+        starts = firsts[np.searchsorted(numbers, placements.segment)] + placements.first
+        self.starts = np.append(starts, segments.total).astype(np.int64)
+        gone = _between(starts, starts + placements.count, segments.total)
+        self._searched = segments.without(gone)
         self._codec = codec
 
     @classmethod
@@ -89,18 +92,40 @@ class Snapshot:
             np.zeros(len(works)),
         )
         segment = arrange(concatenate(list(works), codec.code_size), len(codec.coarse))
-        return cls(0, "", placements, {0: segment}, codec, _nameless)
+        return cls(0, "", placements, Mapped({0: segment}, codec), codec, _nameless)
 
     def only(self, placements: Placements) -> "Snapshot":
         """The same state with some of its recordings only."""
+        return self._with(placements, None)
+
+    def without(self, segments: Collection[int]) -> "Snapshot":
+        """The part of this state that is not in some segments, as they do not answer.
+
+        Chance is that of the whole: what is found in the part has the E-value that it always has.
+        """
+        there = [number for number in self._segments.firsts if number not in segments]
+        return self._with(self._placements.where(there), self)
+
+    def _with(self, placements: Placements, whole: "Snapshot | None") -> "Snapshot":
         return Snapshot(
             self.revision,
             self.day,
             placements,
-            self._by_number,
+            self._segments,
             self._codec,
             self.recordings._look_up,
+            whole,
         )
+
+    @property
+    def whole(self) -> "Snapshot":
+        """All of the state that this is a part of; itself, if nothing is missing."""
+        return self if self._whole is None else self._whole
+
+    @property
+    def answered(self) -> float:
+        """Share of the whole state that this is, in embeddings."""
+        return self._stored / len(self) if len(self) else 1.0
 
     def naming(self, look_up: Callable[[int], Recording]) -> "Snapshot":
         """The same state with another way to look recordings up."""
@@ -111,12 +136,12 @@ class Snapshot:
         return other
 
     def __len__(self) -> int:
-        """Embeddings in all."""
-        return int(self._counts.sum())
+        """Embeddings in all, of the whole state."""
+        return self.whole._stored
 
     def nearest(
         self, embeddings: NDArray[np.float32], count: int, probes: int, compared: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    ) -> Nearest:
         """Similarities and numbers [shape=(n, count)] of the nearest stored embeddings; -1: none.
 
         Each is compared with those in the `probes` lists whose centroids are nearest to it, or in fewer
@@ -124,7 +149,7 @@ class Snapshot:
         """
         lists = len(self._codec.coarse)
         probes = min(probes, lists, math.ceil(lists * compared / max(1, len(self))))
-        return nearest(embeddings, count, probes, self._segments, self._gone, self._codec)
+        return self._searched.nearest(embeddings, count, probes)
 
     def owner(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index in `recordings` of the recordings that embeddings belong to."""
@@ -137,11 +162,10 @@ class Snapshot:
 
     def codes(self, recording: int, first: int, end: int) -> Codes:
         """Codes of a recording's embeddings first to end (excluded)."""
-        start = int(self.starts[recording])
-        # a recording without embeddings may begin where the last segment ends
-        at = min(int(np.searchsorted(self._firsts, start, side="right")), len(self._segments)) - 1
-        start -= int(self._firsts[at])
-        return self._segments[at].run(start + first, start + min(end, self.length(recording)))
+        place = self._placements
+        start = int(place.first[recording])
+        end = min(end, self.length(recording))
+        return self._segments.run(int(place.segment[recording]), start + first, start + end)
 
     def place(self, number: int) -> int:
         """Index in `recordings` of the one of that number. Raises KeyError if it is not found here."""
@@ -152,7 +176,7 @@ class Snapshot:
 
     def length(self, recording: int) -> int:
         """Embeddings of a recording."""
-        return int(self._counts[recording])
+        return int(self._placements.count[recording])
 
 
 def _between(starts: NDArray[np.int64], ends: NDArray[np.int64], total: int) -> NDArray[np.int64]:

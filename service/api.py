@@ -34,6 +34,7 @@ from index.library import Library
 from index.recording import Recording
 from index.writer import Writer
 from service.access import Asker, Guard, Ingester, Querier, Quotas
+from service.cluster import open_searched
 from service.decoding import Decoder, clip_limits
 from service.ingest_routes import install_ingests
 from service.ingests import Ingests
@@ -163,9 +164,7 @@ class Service:
 
     def _load(self) -> Loaded:
         encoder = Encoder.load()
-        library = Library.open(
-            self.settings.library, encoder, url=self.settings.database, create=True
-        )
+        library = open_searched(self.settings, encoder, create=True)
         _warm(library, encoder)
         self.scans.start()
         self.ingests.start()

@@ -35,6 +35,7 @@ from service.command import (
     open_library,
     print_json,
     progress,
+    ray_option,
     setting,
     stopping,
 )
@@ -252,6 +253,7 @@ def _date(value: str) -> str:
 @max_e_value_option
 @hypotheses_option
 @jobs_option
+@ray_option
 @json_option
 @library_option
 def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
@@ -267,6 +269,9 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     standard input. A clip that cannot be read is told of, and the others are still answered.
     Tier `match` can be acted on; tier `review` should be listened to first.
 
+    With --ray, the nodes of a Ray cluster hold the library. Is one of them lost, the others answer: the share
+    of the library that did is "answered", and the exit status is 1 if that is not all of it.
+
     With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
     was computed from, which `earmark verify-evidence` computes again.
 
@@ -277,22 +282,23 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
                     "tempo", "pitch_semitones"}, ...],
-       "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
+       "library": {"snapshot", "recordings", "seconds", "answered"}, "encoder", "elapsed_ms"}
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
+    from service.cluster import open_searched
     from service.evidence import write_evidence
     from service.query import answers
 
     settings = current_settings()
     encoder = load_encoder()
-    library = open_library(settings, encoder, searchable=True)
+    library = open_searched(settings, encoder)
     failures = 0
 
     def on_answer(answer: "Answer", made: "Fingerprint") -> None:
         if evidence is not None:
             write_evidence(answer.clip, made, answer.matches, library, Path(evidence))
 
-    with progress(len(clips), "clip") as bar:
+    with closing(library), progress(len(clips), "clip") as bar:
         for answer in answers(
             clips,
             library,
@@ -303,7 +309,8 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
             jobs=settings.jobs,
             on_answer=on_answer,
         ):
-            failures += answer.error is not None
+            answered = answer.library.answered
+            failures += answer.error is not None or answered < 1
             with bar.external_write_mode(file=sys.stderr):
                 if as_json:
                     click.echo(answer.model_dump_json())
@@ -311,6 +318,10 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
                     complain(answer.error.detail)
                 else:
                     click.echo(_in_words(answer))
+                if answered < 1:
+                    complain(
+                        f"{answer.clip}: only {answered:.1%} of the library answered; try again"
+                    )
             bar.update()
     finish(failures)
 
@@ -374,6 +385,7 @@ def fingerprint(path: str, output: str) -> None:
 @jobs_option
 @max_e_value_option
 @hypotheses_option
+@ray_option
 @library_option
 def serve() -> None:
     """Answer over HTTP, on this machine only: this server has no keys yet.

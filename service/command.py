@@ -40,7 +40,7 @@ LIBRARY_UNUSABLE = 3
 EXIT_STATUSES = """
 \b
 Exit status: 0 all done; 1 some inputs failed, the rest is done; 2 wrong usage;
-3 the library cannot be used (missing, locked, damaged, another encoder's).
+3 the library cannot be used (missing, locked, damaged, another encoder's), or the cluster.
 """
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -110,6 +110,12 @@ hypotheses_option = setting(
 )
 jobs_option = setting(
     "--jobs", metavar="N", help="Files worked on at the same time.  [default: one per core]"
+)
+ray_option = setting(
+    "--ray",
+    metavar="ADDRESS",
+    help="Work on the Ray cluster there: host:port, or auto for the one that runs here."
+    "  [default: none]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 

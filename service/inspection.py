@@ -21,6 +21,7 @@ from service.command import (
     open_library,
     print_json,
     progress,
+    ray_option,
     stopping,
 )
 
@@ -59,6 +60,7 @@ report_option = click.option(
 )
 @max_e_value_option
 @jobs_option
+@ray_option
 @json_option
 @library_option
 def scan(
@@ -90,6 +92,9 @@ def scan(
     finishes the files in hand. A file that cannot be read is a line in errors.csv, and the exit status
     is 1 in the end.
 
+    With --ray, the nodes of a Ray cluster read and hear the files, --jobs of them at a time (default: one
+    per core of the cluster). Library, DATASET and DIR are folders that all nodes share.
+
     \b
     JSON: the line of summary.json.
     """
@@ -98,6 +103,7 @@ def scan(
     from filelock import FileLock, Timeout
 
     from fingerprint.hypotheses import LADDER
+    from service.cluster import jobs_of, join
     from service.dataset import size_of
     from service.journal import LOCK, Journal, JournalError
     from service.listen import EVIDENCE, Task
@@ -109,6 +115,9 @@ def scan(
     encoder = load_encoder()
     library = open_library(settings, encoder, searchable=True)
     path, report = Path(dataset), Path(folder)
+    if settings.ray is not None:
+        join(settings.ray)
+        path, report = path.absolute(), report.absolute()
     if hypotheses > len(LADDER):
         raise click.UsageError(f"--hypotheses {hypotheses}: there are {len(LADDER)}")
     total = size_of(path)
@@ -125,7 +134,7 @@ def scan(
         report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
     )
     task = Task(
-        library=settings.library,
+        library=settings.library.absolute(),
         database=settings.database,
         limits=limits_of(settings),
         max_e_value=settings.max_e_value,
@@ -151,7 +160,13 @@ def scan(
                 bar.update(member.weight)
 
             complete = scan_dataset(
-                path, journal, task, jobs=settings.jobs, stop=stop, on_done=on_done
+                path,
+                journal,
+                task,
+                jobs=jobs_of(settings),
+                stop=stop,
+                on_done=on_done,
+                cluster=settings.ray is not None,
             )
             summary = write_report(journal, report) if complete else None
     except Timeout:

@@ -80,6 +80,10 @@ class LibraryState(BaseModel):
     snapshot: str
     recordings: int
     seconds: float
+    answered: float = Field(
+        default=1.0,
+        description="Share of it that was searched: less than 1 while a shard of a cluster is lost.",
+    )
 
 
 class Answer(BaseModel):
@@ -198,8 +202,9 @@ def match_of(found: Found) -> Match:
 def _state(snapshot: Snapshot) -> LibraryState:
     return LibraryState(
         snapshot=str(snapshot.revision),
-        recordings=len(snapshot.recordings),
-        seconds=round(snapshot.seconds, _TIME_DIGITS),
+        recordings=len(snapshot.whole.recordings),
+        seconds=round(snapshot.whole.seconds, _TIME_DIGITS),
+        answered=round(snapshot.answered, 4),
     )
 
 

@@ -4,7 +4,7 @@
 
 Members are read a little ahead, in the dataset's order, and told apart by the SHA-256 of their content: a
 copy is noted with what was heard in the first and not decoded. Workers are processes that a hostile file
-can kill without harm. What is in the journal is not done again.
+can kill without harm, here or on the nodes of a cluster. What is in the journal is not done again.
 """
 
 import time
@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
@@ -23,6 +24,9 @@ from service.journal import Journal, Noted
 from service.listen import Heard, Task, listen, set_up
 from service.query import ClipError
 from service.workers import Bounds, Workers
+
+if TYPE_CHECKING:
+    from service.nodes import Nodes
 
 # A commit waits for the disk: often enough to lose little work to a kill.
 COMMIT_EVERY = 1.0  # s
@@ -40,21 +44,25 @@ def scan(
     jobs: int,
     stop: Event,
     on_done: OnDone = lambda member, heard: None,
+    cluster: bool = False,
 ) -> bool:
     """Hear every member of a dataset that is not in the journal yet; whether all are now.
 
     When `stop` is set, what is being heard is finished and noted, and no other is begun. `on_done` is told
     of each member with what was heard in it, None where an earlier run or an earlier copy says it.
+    cluster : whether the workers are on the nodes of the cluster that was joined, and read the files too
     """
     slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
     bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
+    before = partial(dial, task.database)
     with (
-        Workers(jobs, bounds, set_up, task, before=partial(dial, task.database)) as workers,
-        ThreadPoolExecutor(jobs) as readers,
+        _workers(cluster)(jobs, bounds, set_up, task, before=before) as workers,
+        ThreadPoolExecutor(jobs) as here,
     ):
         work = _Work(journal, workers, on_done, 2 * jobs)
         try:
             new = _not_done(members(dataset), journal, on_done)
+            readers = workers if cluster else here
             for member, identity in _identified(new, readers, 2 * jobs, task):
                 work.begin(member, identity)
                 if stop.is_set():
@@ -66,6 +74,14 @@ def scan(
         finally:
             work.commit()
     return False
+
+
+def _workers(cluster: bool) -> "type[Workers | Nodes]":
+    if not cluster:
+        return Workers
+    from service.nodes import Nodes
+
+    return Nodes
 
 
 def _not_done(found: Iterable[Member], journal: Journal, on_done: OnDone) -> Iterator[Member]:
@@ -80,7 +96,7 @@ Identity = tuple[str, int] | AudioError  # SHA-256 and bytes of a member, or why
 
 
 def _identified(
-    found: Iterator[Member], readers: ThreadPoolExecutor, ahead: int, task: Task
+    found: Iterator[Member], readers: "Workers | Nodes | ThreadPoolExecutor", ahead: int, task: Task
 ) -> Iterator[tuple[Member, Identity | None]]:
     """Members with what their content is, in order; None where it is not read, as in probing."""
     waiting: deque[tuple[Member, Future[Identity | None]]] = deque()
@@ -107,7 +123,9 @@ def _identify(member: Member, limits: Limits, probe: bool) -> Identity | None:
 class _Work:
     """What is being heard, who waits for it, and what is to be noted."""
 
-    def __init__(self, journal: Journal, workers: Workers, on_done: OnDone, most: int) -> None:
+    def __init__(
+        self, journal: Journal, workers: "Workers | Nodes", on_done: OnDone, most: int
+    ) -> None:
         self._journal = journal
         self._workers = workers
         self._on_done = on_done

@@ -78,6 +78,27 @@ class Settings(BaseSettings):
         "files in their folders, or postgresql+psycopg://USER@HOST/NAME for a PostgreSQL database, of one "
         "library alone.",
     )
+    ray: str | None = Field(
+        default=None,
+        description="Address of a Ray cluster, host:port or auto: its nodes hold the library's segments for "
+        "queries, and hear the files of a scan.",
+    )
+    segments: str | None = Field(
+        default=None,
+        description="Where the cluster's nodes find the segments if not in the library's folder: a folder, "
+        "or a URL such as s3://bucket/segments.",
+    )
+    shard_size: ByteSize = Field(
+        default=ByteSize(2**30),
+        gt=0,
+        description="Most of the segments that one shard in the cluster holds; it takes that much of its "
+        "node's memory.",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        description="Copies of each shard in the cluster, on different nodes where there are as many.",
+    )
     host: str = Field(
         default="127.0.0.1",
         description="Address the server listens on; a loopback address while there are no keys.",
@@ -227,6 +248,8 @@ def _origin(name: str, flags: dict[str, Any]) -> str:
 
 def in_words(value: object) -> str:
     """A setting's value as a person would write it: `4 h`, `2.0 GiB`."""
+    if value is None:
+        return "none"
     if isinstance(value, ByteSize):
         return value.human_readable(separator=" ")
     if isinstance(value, timedelta):

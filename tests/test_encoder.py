@@ -143,7 +143,9 @@ def test_what_codes_leave_of_embeddings_has_their_length_and_silence_has_none(en
 
 
 def test_it_computes_what_the_model_in_torch_does(encoder):
-    torch = pytest.importorskip("torch", reason="torch is not installed: pip install earmark[training]")
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed: pip install earmark[training]"
+    )
     from fingerprint.training.export import layers_of
     from fingerprint.training.model import Encoder as Model
     from fingerprint.training.model import start_from

@@ -38,7 +38,7 @@ def faiss_index(stored: Codes) -> faiss.IndexIVFPQ:
 @pytest.mark.parametrize("probes", [1, 7, LISTS])
 def test_neighbours_are_those_of_faiss(probes):
     stored = codes(9000)
-    segments = [arrange(stored[:4000], LISTS), arrange(stored[4000:], LISTS)]
+    segments = {0: arrange(stored[:4000], LISTS), 4000: arrange(stored[4000:], LISTS)}
     gone = np.array([[100, 900], [5000, 5001]], np.int64)
     q = track(Encoder.load(), 3, 5)
     parameters = faiss.SearchParametersIVF(nprobe=probes)

@@ -1,0 +1,260 @@
+"""What a Ray cluster costs: queries and scans in it beside the same without it, in turns, on one machine.
+
+    python -m benchmarks.cluster [--recordings 400] [--clips 6] [--files 12] [--rounds 3] [--out FILE.json]
+
+A cluster is started on this machine: a head, and a node of one core. The library holds composed works and
+mixtures of them (`benchmarks.simulation`) in eight segments of one size.
+
+Queries: clips of 5 s of the works, as they are, altered in speed (for which the ladder of hypotheses is
+climbed), and of noise (all of the ladder), are asked of the library in this process and in 1, 2, 4 and 8
+shards, which all must answer the same. Scans: a folder of sounds, with one worker of this machine and with
+one of the cluster, which must report the same; from the first file that is done to the last, for starting
+takes what it takes once. Told are CPU time, of all processes that take part, Ray's own among them, and time
+by the clock, which is only worth something where nothing else is at work; the least of the rounds.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import ray
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from ray.cluster_utils import Cluster
+
+from benchmarks.simulation import Simulation, metadata
+from benchmarks.works import RATE, WORKS, compose
+from fingerprint.audio import SAMPLE_RATE, Limits
+from fingerprint.cores import work_on
+from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint_samples
+from index.cluster import Shards, connect
+from index.database import BESIDE
+from index.library import Library
+from index.search import Match
+from index.significance import REVIEW
+from service.journal import Journal
+from service.listen import Task
+from service.scan import scan
+
+SHARDS = (1, 2, 4, 8)
+CLIP = 5.0  # s
+FILE = 60  # s
+ALONE = "embedded"
+ANGLE = 35.0  # degrees, of the mixtures
+NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A cluster of a head and a node of one core."""
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "memory": 1})
+    try:
+        made.add_node(num_cpus=1, memory=8 * 2**30, **NODE)
+        connect(made.address)
+        yield
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def sounds(count: int) -> list[NDArray[np.float32]]:
+    """Works, in mono at the fingerprint's rate [shape=(n,) each]."""
+    return [
+        soxr.resample(compose(work).mean(axis=1), RATE, SAMPLE_RATE).astype(np.float32)
+        for work in WORKS[:count]
+    ]
+
+
+def fill(folder: Path, works: Sequence[NDArray[np.float32]], encoder: Encoder, size: int) -> None:
+    """A library of works and mixtures of them, in as many segments as there are shards at most."""
+    real = [
+        replace(
+            fingerprint_samples(work, encoder, REFERENCE_EVERY, f"{i}.flac"), sha256=f"{i:064x}"
+        )
+        for i, work in enumerate(works)
+    ]
+    mixtures = Simulation([made.embeddings for made in real], ANGLE, encoder)
+    made = [real[i] if i < len(real) else mixtures.recording(i) for i in range(size)]
+    with closing(Library.open(folder, encoder, create=True)) as library:
+        for segment in range(max(SHARDS)):
+            with library.writer() as writer:
+                for number in range(segment, size, max(SHARDS)):
+                    writer.add(made[number], metadata(number))
+
+
+def clips(works: Sequence[NDArray[np.float32]], encoder: Encoder, count: int) -> list[Fingerprint]:
+    """Clips as they are, altered, and of noise, in turn."""
+    rng = np.random.default_rng(0)
+    length = round(CLIP * SAMPLE_RATE)
+    made = []
+    for number in range(count):
+        work = works[number % len(works)]
+        start = rng.integers(len(work) - 2 * length)
+        part = work[start : start + length]
+        if number % 3 == 1:
+            part = soxr.resample(part, 1.06 * SAMPLE_RATE, SAMPLE_RATE).astype(np.float32)
+        if number % 3 == 2:
+            part = rng.standard_normal(length).astype(np.float32)
+        made.append(fingerprint_samples(part, encoder, QUERY_EVERY, f"clip {number}"))
+    return made
+
+
+def resident(name: str) -> int:
+    """Most bytes that a process of the cluster takes whose title begins so, what it shares included."""
+    sizes = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(name):
+                sizes.append(process.memory_info().rss)
+    return max(sizes)
+
+
+class Spent(NamedTuple):
+    """Seconds of CPU, and by the clock."""
+
+    cpu: float
+    clock: float
+
+    @classmethod
+    def now(cls, cluster: bool) -> "Spent":
+        """So far, by this process and its workers; with those of the cluster and Ray's own, or without."""
+        here = psutil.Process()
+        processes = [here]
+        for process in here.children(recursive=cluster):
+            with suppress(psutil.Error):
+                if cluster or "multiprocessing" in " ".join(process.cmdline()):
+                    processes.append(process)
+        times = [process.cpu_times() for process in processes]
+        return cls(sum(it.user + it.system for it in times), time.perf_counter())
+
+    def each(self, before: "Spent", count: int) -> "Spent":
+        """What each of so many took since then."""
+        return Spent(*((now - then) / count for now, then in zip(self, before, strict=True)))
+
+
+def least(ways: dict[str, Callable[[], Spent]], rounds: int) -> dict[str, Spent]:
+    """What each way takes, the least of so many rounds through all of them."""
+    spent: dict[str, list[Spent]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            spent[name].append(way())
+    return {name: Spent(*map(min, zip(*it, strict=True))) for name, it in spent.items()}
+
+
+def queries(
+    folder: Path, encoder: Encoder, asked: Sequence[Fingerprint], rounds: int
+) -> dict[str, dict[str, Spent]]:
+    """What a query takes, by kind of clip, of the library in this process and in shards."""
+    kinds = {"as it is": asked[0::3], "altered": asked[1::3], "unknown": asked[2::3]}
+    answers: dict[str, list[list[Match]]] = {}
+
+    def way(kind: str, name: str) -> Spent:
+        before = Spent.now(name != ALONE)
+        found = [libraries[name].search(clip)[0] for clip in kinds[kind]]
+        spent = Spent.now(name != ALONE).each(before, len(found))
+        assert answers.setdefault(kind, found) == found, "another answer than before"
+        return spent
+
+    largest = max(file.stat().st_size for file in (folder / "segments").iterdir())
+    libraries = {ALONE: Library.open(folder, encoder)}
+    try:
+        for count in SHARDS:
+            most = largest * max(SHARDS) // count
+            shards = Shards(str(folder / "segments"), encoder, most=most)
+            libraries[f"{count} shards"] = Library.open(folder, encoder, shards=shards)
+        figures = {
+            kind: least(
+                {name: partial(way, kind, name) for name in libraries},
+                rounds + 1,  # one of them compiles and loads
+            )
+            for kind in kinds
+        }
+        print(f"memory of a shard: {resident('ray::Shard') / 1e6:.0f} MB", flush=True)
+        return figures
+    finally:
+        for library in libraries.values():
+            library.close()
+
+
+def scans(
+    folder: Path, works: Sequence[NDArray[np.float32]], at: Path, files: int, rounds: int
+) -> dict[str, Spent]:
+    """What a file takes, of a scan with one worker here and with one in the cluster."""
+    dataset = at / "dataset"
+    dataset.mkdir()
+    for number in range(files):
+        sound = np.roll(works[number % len(works)], number * SAMPLE_RATE)[: FILE * SAMPLE_RATE]
+        soundfile.write(dataset / f"{number:03d}.ogg", sound, SAMPLE_RATE)
+    task = Task(folder, BESIDE, Limits(), REVIEW, 0, False, False, None)
+    reports: list[list[Any]] = []
+
+    def way(cluster: bool) -> Spent:
+        done: list[Spent] = []
+        with (
+            tempfile.TemporaryDirectory(dir=at) as report,
+            closing(Journal.open(Path(report) / "r", {}, {}, resume=False)) as journal,
+        ):
+            scan(
+                dataset,
+                journal,
+                task,
+                jobs=1,
+                stop=Event(),
+                on_done=lambda member, heard: done.append(Spent.now(cluster)),
+                cluster=cluster,
+            )
+            reports.append(list(journal.rows()))
+        assert reports[-1] == reports[0], "another report than before"
+        return done[-1].each(done[0], len(done) - 1)
+
+    return least({ALONE: lambda: way(False), "cluster": lambda: way(True)}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.cluster", description=__doc__.split("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--recordings", type=int, default=400)
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--files", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    work_on(1)
+    encoder = Encoder.load()
+    works = sounds(6)
+    with tempfile.TemporaryDirectory() as at, cluster():
+        folder = Path(at) / "library"
+        fill(folder, works, encoder, args.recordings)
+        figures = {
+            "scan": scans(folder, works, Path(at), args.files, args.rounds),
+            **queries(folder, encoder, clips(works, encoder, args.clips), args.rounds),
+        }
+    for what, spent in figures.items():
+        alone = spent[ALONE]
+        for way, it in spent.items():
+            print(
+                f"{what}, {way}: {1000 * it.cpu:.0f} ms of CPU, {it.cpu / alone.cpu:.2f} times "
+                f"(clock: {1000 * it.clock:.0f} ms, {it.clock / alone.clock:.2f} times)",
+                flush=True,
+            )
+    if args.out:
+        args.out.write_text(
+            json.dumps({"figures": figures, "options": vars(args)}, default=str, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
