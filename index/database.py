@@ -62,7 +62,7 @@ class SqliteFile:
         self._file = file
         self.url = BESIDE
         self.name = str(file)
-        writable = os.access(file.parent, os.W_OK)
+        writable = not file.parent.is_dir() or os.access(file.parent, os.W_OK)
 
         def open_file() -> sqlite3.Connection:
             alone = not writable and not file.with_name(f"{file.name}-wal").exists()
