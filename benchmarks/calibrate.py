@@ -1,13 +1,16 @@
 """Fit the chance of scores on music that is not in the library, for `index/calibration.json`.
 
-    python -m benchmarks.calibrate [--clips 500] [--encoder WEIGHTS] [--plain]
+    python -m benchmarks.calibrate [--clips 600] [--altered 150] [--encoder WEIGHTS] [--scores FILE] [--write]
 
-Music of the tune packages only. In turn, each quarter of the packages is left out of a library of the
-rest, and clips of it, half of them damaged (with nothing that is in the library), are searched, as they are
-and under the whole ladder of hypotheses: every alignment found is chance. Of each length, the strongest tenth
-of the best scores S is taken for a tail exp(-λ S), whose maximum-likelihood fit is λ = 1 / mean(S - u)
-above the threshold u and K = exceedances / Σ n N exp(-λ u) (Karlin and Altschul's E = K n N exp(-λ S)).
-Stated and observed numbers of chance matches are printed beside it.
+Clips of the tune packages, half of them damaged, are looked for among all music of the train packages, of
+which splits share no artist: as they are, and others under the whole ladder of hypotheses; so are stretches
+of the tune packages' stored codes, with which `earmark verify --calibration` compares a library's. Every
+alignment found is chance, or one of related music, which `index.chance` tells apart and fits without. Printed
+are λ with its interval (works drawn with replacement), stated beside observed numbers of chance matches, and
+the related pairs.
+
+Of 30 s under the ladder nothing is looked for: it looks at each ten seconds by themselves. With --scores what
+was found is kept, and a second run fits it again without searching.
 """
 
 import argparse
@@ -15,10 +18,9 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cache, partial
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -32,105 +34,110 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.training.augment import Background, Signal, degrade
+from index.chance import Fit, Look, fit, peaks, tail_of, without
 from index.question import Question
-from index.search import everything
+from index.refit import look_at
 from index.segment import Codes
 from index.significance import TABLE, Tail
 from index.snapshot import Snapshot
 
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
-FOLDS = 4
-TAIL = 0.1  # share of the scores that the fit looks at
+ALTERED_LENGTHS = (1.0, 2.0, 5.0, 10.0)  # seconds, under the ladder
 
 
-@dataclass(frozen=True)
-class Null:
-    """Best scores of one clip that is not in the library, and the space it was searched in."""
+class Asking:
+    """Clips of the tune packages, put to a library of the train packages."""
 
-    length: float
-    unaltered: float  # as it is
-    altered: float  # under the ladder
-    query_embeddings: int
-    library_embeddings: int
+    def __init__(self, encoder: Encoder, seed: int) -> None:
+        self.encoder = encoder
+        self.works = [(item.id, samples) for item, samples in tune_works()]
+        self.background = background_of([samples for _, samples in self.works])
+        self.names, codes = library_of(encoder)
+        self.snapshot = Snapshot.of(codes, encoder.codec)
+        self.rng = np.random.default_rng(seed)
 
-    @property
-    def space(self) -> float:
-        return float(self.query_embeddings) * self.library_embeddings
-
-
-def fit(nulls: list[Null], score: Callable[[Null], float]) -> Tail:
-    """Maximum-likelihood tails of the strongest of these scores, length by length.
-
-    No length's λ may exceed that of all lengths together (two or three steps' worth of evidence is
-    bounded, and the fall of its scores towards the bound says nothing of rarer ones) nor that of a
-    shorter one (a longer clip has every chance that a part of it has).
-    """
-    groups = [
-        [null for null in nulls if null.length == length]
-        for length in sorted({null.length for null in nulls})
-    ]
-    thresholds = [float(np.quantile([score(n) for n in group], 1 - TAIL)) for group in groups]
-    excesses = [
-        np.array([score(n) - threshold for n in group if score(n) > threshold])
-        for group, threshold in zip(groups, thresholds, strict=True)
-    ]
-    together = 1 / np.concatenate(excesses).mean()
-    decay = np.minimum.accumulate([min(1 / excess.mean(), together) for excess in excesses])
-    density = [
-        len(excess) / sum(null.space * np.exp(-d * threshold) for null in group)
-        for group, threshold, excess, d in zip(groups, thresholds, excesses, decay, strict=True)
-    ]
-    return Tail(
-        tuple(float(np.median([null.query_embeddings for null in group])) for group in groups),
-        tuple(round(float(d), 4) for d in decay),
-        tuple(round(float(np.log(k)), 3) for k in density),
-    )
-
-
-def nulls(encoder: Encoder, clips: int, seed: int, rungs: Sequence[Hypothesis]) -> Iterator[Null]:
-    """Scores of `clips` clips of each length, over all folds."""
-    works = tune_works()
-    codes = [codes_of(samples, encoder) for _, samples in tqdm(works, "library", disable=None)]
-    packages = sorted({package for package, _ in works})
-    rng = np.random.default_rng(seed)
-    progress = tqdm(total=clips * len(LENGTHS), desc="clips", disable=None)
-    for fold in range(FOLDS):
-        out = set(packages[fold::FOLDS])
-        inside = [c for (package, _), c in zip(works, codes, strict=True) if package not in out]
-        outside = [samples for package, samples in works if package in out]
-        snapshot = Snapshot.of(inside, encoder.codec)
-        background = background_of(outside)
-        for length in LENGTHS:
-            for k in range(clips // FOLDS):
-                clip = stretch(rng, outside[rng.integers(len(outside))], int(length * SAMPLE_RATE))
-                if k % 2:
-                    clip = degrade(rng, clip, background)
-                progress.update()
+    def looks(
+        self, clips: int, lengths: Sequence[float], rungs: Sequence[Hypothesis]
+    ) -> Iterator[Look]:
+        """What so many clips of each length are like; under the rungs only, if there are any."""
+        for length in lengths:
+            for number in tqdm(range(clips), f"clips of {length:g} s", disable=None):
+                work, samples = self.works[self.rng.integers(len(self.works))]
+                count = int(length * SAMPLE_RATE)
+                start = int(self.rng.integers(max(1, len(samples) - count)))
+                clip = samples[start : start + count]
+                if number % 2:
+                    clip = degrade(self.rng, clip, self.background)
                 try:
-                    query = fingerprint_of(clip, encoder, QUERY_EVERY)
+                    made = fingerprint_of(clip, self.encoder, QUERY_EVERY)
                 except AudioError:  # a pause in the music
                     continue
-                question = Question(query, snapshot, encoder)
-                yield Null(length, *_best(question, rungs), *question.size)
+                question = Question(made, self.snapshot, self.encoder)
+                found = peaks(question, rungs)
+                place = start / SAMPLE_RATE
+                yield Look(
+                    work,
+                    place,
+                    place + length,
+                    length,
+                    *question.size,
+                    self._named(found.altered if rungs else found.unaltered),
+                )
+
+    def stored_looks(self, clips: int, lengths: Sequence[int]) -> Iterator[Look]:
+        """What stretches of the tune packages' stored codes are like, of so many query embeddings."""
+        decode = self.encoder.codec.decode
+        stored = {
+            name: decode(codes.lists, codes.codes)
+            for name, codes in zip(*library_of(self.encoder, "tune"), strict=True)
+        }
+        names = sorted(stored)
+        for length in lengths:
+            for _ in tqdm(range(clips), f"stored, {length} embeddings", disable=None):
+                work = names[self.rng.integers(len(names))]
+                look = look_at(work, stored[work], length, self.snapshot, self.encoder, self.rng)
+                found = {int(place): score for place, score in look.peaks.items()}
+                yield replace(look, peaks=self._named(found))
+
+    def _named(self, found: dict[int, float]) -> dict[str, float]:
+        return {self.names[recording]: score for recording, score in found.items()}
 
 
-def _best(question: Question, rungs: Sequence[Hypothesis]) -> tuple[float, float]:
-    """Scores of the best alignments of a query as it is and under the rungs; 0 where there is none."""
-    # nothing is so certain that the ladder would end early
-    found = everything(question, rungs, lambda item: 1 / (1 + item.score), math.inf)
-    best = [0.0, 0.0]
-    for item in found:
-        under = int(item.hypotheses > 1)
-        best[under] = max(best[under], item.score)
-    return best[0], best[1]
+def library_of(encoder: Encoder, split: str = "train") -> tuple[list[str], list[Codes]]:
+    """Ids and codes of the works of a split; kept in the cache, since making them takes minutes."""
+    items = corpora.items(split)
+    if not items:
+        sys.exit(f"no music of the {split} packages: python -m benchmarks.corpora fetch")
+    kept = corpora.cache_folder() / "codes" / f"{encoder.id}-{split}.npz"
+    if kept.is_file():
+        with np.load(kept) as stored:
+            if stored["names"].tolist() == [item.id for item in items]:
+                ends = stored["ends"][:-1]
+                lists, codes = (np.split(stored[name], ends) for name in ("lists", "codes"))
+                return stored["names"].tolist(), list(map(Codes, lists, codes))
+    made = []
+    for item in tqdm(items, f"{split} music", disable=None):
+        try:
+            made.append(codes_of(read_audio(item.audio()), encoder))
+        except AudioError:
+            made.append(Codes(*encoder.codec.encode(np.empty((0, encoder.dimension), np.float32))))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        kept,
+        names=[item.id for item in items],
+        ends=np.cumsum([len(codes) for codes in made]),
+        lists=np.concatenate([codes.lists for codes in made]),
+        codes=np.concatenate([codes.codes for codes in made]),
+    )
+    return [item.id for item in items], made
 
 
-def tune_works() -> list[tuple[str, Signal]]:
-    """Package and samples of each work of the tune packages."""
-    return [
-        (item.package, read_audio(item.audio()))
-        for item in tqdm(corpora.items("tune"), "works", disable=None)
-    ]
+def tune_works() -> list[tuple[corpora.Item, Signal]]:
+    """The works of the tune packages and their samples."""
+    items = corpora.items("tune")
+    if not items:
+        sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
+    return [(item, read_audio(item.audio())) for item in tqdm(items, "works", disable=None)]
 
 
 def background_of(music: list[Signal]) -> Background:
@@ -175,56 +182,105 @@ def codes_of(samples: Signal, encoder: Encoder) -> Codes:
     )
 
 
-def report(found: list[Null], tail: Tail, score: Callable[[Null], float]) -> str:
-    """Stated and observed numbers of chance matches, length by length."""
-    lines = ["length   clips   decay  log density   observed with E <= 1, 0.1, 0.01 (stated)"]
-    rows = zip(sorted({null.length for null in found}), tail.decay, tail.log_density, strict=True)
-    for length, decay, log_density in rows:
-        same = [null for null in found if null.length == length]
-        chances = []
-        for null in same:
-            steepness, space = tail.at(null.query_embeddings, null.library_embeddings)
-            chances.append(math.exp(space - steepness * score(null)))
+def observed(looks: Sequence[Look], tail: Tail, e_values: Sequence[float]) -> list[int]:
+    """Peaks of these looks whose E-value is as small, for each of e_values."""
+    stated = np.array(
+        [
+            tail.log_e_value(score, look.query_embeddings, look.library_embeddings)
+            for look in looks
+            for score in look.peaks.values()
+        ]
+    )
+    return [int(np.sum(stated <= math.log(e_value))) for e_value in e_values]
+
+
+def report(looks: Sequence[Look], fitted: Fit) -> str:
+    """λ with its interval, and stated beside observed numbers of chance matches, length by length."""
+    e_values = (1, 0.1, 0.01, 0.001)
+    lines = [
+        "length   clips  decay (95 %)         log density"
+        "   observed (stated) with E <= 1, 0.1, 0.01, 0.001",
+    ]
+    tail = fitted.tail
+    kept = without(looks, fitted.related)
+    rows = zip(tail.decay, tail.least_decay, fitted.most_decay, tail.log_density, strict=True)
+    for length, (decay, least, most, density) in zip(
+        sorted({look.length for look in looks}), rows, strict=True
+    ):
+        same = [look for look in kept if look.length == length]
         counts = ", ".join(
-            f"{sum(c <= e for c in chances)} ({len(same) * (1 - np.exp(-e)):.0f})"
-            for e in (1, 0.1, 0.01)
+            f"{seen} ({len(same) * e_value:.3g})"
+            for seen, e_value in zip(observed(same, tail, e_values), e_values, strict=True)
         )
-        lines.append(f"{length:4g} s {len(same):7}  {decay:6.3f}  {log_density:11.2f}   {counts}")
+        lines.append(
+            f"{length:6g} {len(same):7}  {decay:6.3f} ({least:.3f}-{most:.3f})  {density:11.2f}"
+            f"   {counts}"
+        )
+    works = len({look.work for look in looks})
+    lines.append(
+        f"of {works} works, {len(fitted.related)} pairs with a recording are related, and left out:"
+    )
+    names = {item.id: f"{item.package} {item.title!r}" for item in corpora.catalogue()}
+    for work, recording in sorted(fitted.related):
+        best = max(
+            look.peaks[recording] for look in looks if look.work == work and recording in look.peaks
+        )
+        lines.append(f"  {names.get(work)} and {names.get(recording)}: up to {best:.1f}")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--encoder", type=Path, help="weights; default: those that ship")
-    parser.add_argument("--clips", type=int, default=500, help="of each length")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--clips", type=int, default=600, help="of each length, as they are")
     parser.add_argument(
-        "--plain", action="store_true", help="without the ladder of hypotheses: its fit stays"
+        "--altered", type=int, default=150, help="under the ladder; 0: its fit stays"
     )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scores", type=Path, metavar="FILE.json", help="keep what was found")
     parser.add_argument("--write", action="store_true", help="enter the fit into the table")
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
-    found = list(nulls(encoder, args.clips, args.seed, () if args.plain else LADDER))
-    if not found:
-        sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
+    looks = _looks(encoder, args)
     table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
-    entry = table.setdefault(encoder.id, {"unaltered": None, "altered": None})
-    options = (" --plain" if args.plain else "") + (
-        f" --encoder {args.encoder}" if args.encoder else ""
-    )
-    for name in ("unaltered",) if args.plain else ("unaltered", "altered"):
-        tail = fit(found, attrgetter(name))
-        print(f"{name}\n{report(found, tail, attrgetter(name))}")
-        entry[name] = asdict(tail) | {
-            "clips": len(found),
-            "command": (
-                f"python -m benchmarks.calibrate --clips {args.clips} --seed {args.seed}{options}"
-            ),
+    entry = table.setdefault(encoder.id, {"unaltered": None, "altered": None, "stored": None})
+    command = f"python -m benchmarks.calibrate --clips {args.clips} --altered {args.altered}"
+    command += f" --seed {args.seed}" + (f" --encoder {args.encoder}" if args.encoder else "")
+    for name, some in looks.items():
+        if not some:
+            continue
+        fitted = fit(some)
+        print(f"{name}\n{report(some, fitted)}")
+        entry[name] = asdict(fitted.tail) | {
+            "clips": len(some),
+            "works": len({look.work for look in some}),
+            "related": len(fitted.related),
+            "command": command,
         }
-    print(json.dumps({encoder.id: entry}))
     if args.write:
         rows = (f'  "{id}": {json.dumps(row)}' for id, row in table.items())
         TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+def _looks(encoder: Encoder, args: argparse.Namespace) -> dict[str, list[Look]]:
+    """Looks as they are and under the ladder: those kept, or new ones."""
+    if args.scores and args.scores.is_file():
+        kept = json.loads(args.scores.read_text())
+        if kept["encoder"] != encoder.id:
+            sys.exit(f"{args.scores}: of encoder {kept['encoder']}, not {encoder.id}; name another")
+        return {name: [Look(**look) for look in kept[name]] for name in ("unaltered", "altered")}
+    asking = Asking(encoder, args.seed)
+    unaltered = list(asking.looks(args.clips, LENGTHS, ()))
+    lengths = [round(length) for length in tail_of(unaltered).lengths]
+    looks = {
+        "unaltered": unaltered,
+        "stored": list(asking.stored_looks(args.clips, lengths)),
+        "altered": list(asking.looks(args.altered, ALTERED_LENGTHS, LADDER)),
+    }
+    if args.scores:
+        found = {name: [asdict(look) for look in some] for name, some in looks.items()}
+        args.scores.write_text(json.dumps({"encoder": encoder.id} | found))
+    return looks
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from index.cluster import Shards, connect
 from index.database import BESIDE
 from index.library import Library
 from index.search import Match
-from index.significance import REVIEW
+from index.significance import MATCH, REVIEW
 from service.journal import Journal
 from service.listen import Task
 from service.scan import scan
@@ -197,7 +197,7 @@ def scans(
     for number in range(files):
         sound = np.roll(works[number % len(works)], number * SAMPLE_RATE)[: FILE * SAMPLE_RATE]
         soundfile.write(dataset / f"{number:03d}.ogg", sound, SAMPLE_RATE)
-    task = Task(folder, BESIDE, Limits(), REVIEW, 0, False, False, None)
+    task = Task(folder, BESIDE, Limits(), REVIEW, MATCH, 0, False, False, None)
     reports: list[list[Any]] = []
 
     def way(cluster: bool) -> Spent:

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60, help="of each damage and length")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    works = tune_works()
+    works = [(item.package, samples) for item, samples in tune_works()]
     clips = made_clips(works, args.clips, args.seed)
     print(f"{len(works)} works, {args.clips} clips a cell; found first, % (margin)")
     for path in args.encoders:

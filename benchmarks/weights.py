@@ -11,7 +11,6 @@ it is what a way to weigh is good for. Prices are in units of 0.1 of similarity,
 
 import argparse
 import math
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.calibrate import (
-    FOLDS,
-    TAIL,
     background_of,
     codes_of,
     fingerprint_of,
@@ -40,6 +37,8 @@ from fingerprint.training.augment import degrade
 LENGTHS = (1.0, 2.0, 5.0)  # seconds
 LIBRARY = 350_000  # embeddings: 48 hours of music
 LOWEST = -2.0
+FOLDS = 4  # parts of the packages, each of which is left out once
+TAIL = 0.1  # share of the scores that a tail is fitted to
 
 Matrix = NDArray[np.float32]
 
@@ -107,9 +106,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
-    works = tune_works()
-    if not works:
-        sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
+    works = [(item.package, samples) for item, samples in tune_works()]
     codes = [codes_of(samples, encoder) for _, samples in tqdm(works, "library", disable=None)]
     stored = [encoder.codec.decode(c.lists, c.codes) for c in codes]
     packages = sorted({package for package, _ in works})

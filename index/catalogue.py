@@ -123,9 +123,18 @@ def _said_before_4(connection: Connection) -> int | None:
 
 
 def properties(connection: Connection) -> dict[str, str]:
-    """Of the library: `id`, `encoder` and `revision`, the number of commits so far."""
+    """Of the library: `id`, `encoder`, `revision`, the number of commits so far, and `calibration`.
+
+    The last one, JSON, is there once the chance of scores was fitted to the library itself.
+    """
     rows = connection.execute(sql.select(PROPERTIES.c.name, PROPERTIES.c.value))
     return {row.name: row.value for row in rows}
+
+
+def set_calibration(connection: Connection, value: str) -> None:
+    """Keep the library's own calibration, in place of an earlier one."""
+    connection.execute(sql.delete(PROPERTIES).where(PROPERTIES.c.name == "calibration"))
+    connection.execute(sql.insert(PROPERTIES), [{"name": "calibration", "value": value}])
 
 
 def revision(connection: Connection) -> int:
@@ -220,8 +229,11 @@ class Placements:
 
     def where(self, segments: list[int]) -> "Placements":
         """Those in some segments only."""
-        chosen = np.isin(self.segment, segments)
-        return Placements(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return self.take(np.flatnonzero(np.isin(self.segment, segments)))
+
+    def take(self, places: NDArray[np.int64]) -> "Placements":
+        """Those at some places only."""
+        return Placements(*(getattr(self, field.name)[places] for field in fields(self)))
 
 
 def placements(

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint
+from fingerprint.fingerprint import REFERENCE_EVERY
 from index.library import Library
 from index.question import Question
 from index.recording import Recording
 from index.search import Match, search
 from index.significance import MATCH, Calibration
 from index.snapshot import Snapshot
+from index.stored import as_query
 
 PROBES = 12  # embeddings of a recording that look for neighbours…
 NEIGHBOURS = 20  # …so many each…
@@ -94,7 +94,7 @@ def _share(
     named = snapshot.recordings[other]
     alone = Snapshot.of([snapshot.codes(other, 0, snapshot.length(other))], library.encoder.codec)
     alone = alone.naming(lambda _: named)
-    query = _query(library, snapshot, one)
+    query = as_query(snapshot.embeddings(one, 0, snapshot.length(one)), library.encoder)
     length = float(snapshot.length(other)) * REFERENCE_EVERY * query.step
     matches = search(Question(query, alone, library.encoder), calibration, MATCH)
     if not matches:
@@ -107,30 +107,3 @@ def _share(
 
 def _offset(match: Match) -> float:
     return match.reference_start - match.query_start
-
-
-def _query(library: Library, snapshot: Snapshot, recording: int) -> Fingerprint:
-    """A stored recording as a query: embeddings between the stored ones are halfway between them."""
-    encoder = library.encoder
-    stored = snapshot.embeddings(recording, 0, snapshot.length(recording))
-    step = QUERY_EVERY * encoder.step
-    return Fingerprint(
-        encoder=encoder.id,
-        source="",
-        sha256="",
-        duration=len(stored) * REFERENCE_EVERY * step,
-        every=QUERY_EVERY,
-        start=0.0,
-        step=step,
-        reach=0.0,
-        embeddings=_filled(stored),
-    )
-
-
-def _filled(stored: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embeddings at the query's step, by interpolation between those at the reference's."""
-    at = np.arange((len(stored) - 1) * REFERENCE_EVERY + 1) / REFERENCE_EVERY
-    before = np.minimum(at.astype(int), max(0, len(stored) - 2))
-    part = (at - before)[:, None]
-    mixed = (1 - part) * stored[before] + part * stored[np.minimum(before + 1, len(stored) - 1)]
-    return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)

@@ -83,16 +83,17 @@ def weigh(
     codes: Codes,
     said: Statement,
     encoder: Encoder,
+    calibration: Calibration,
     *,
     query_embeddings: int,
     library_embeddings: int,
 ) -> Weighed:
     """Weigh a statement about an excerpt and codes.
 
+    calibration : that of the search
     query_embeddings, library_embeddings : sizes of the whole query and library that were searched
 
-    Raises LibraryError if the encoder has no calibration, ValueError for an altered excerpt that keeps no
-    levels.
+    Raises ValueError for an altered excerpt that keeps no levels.
     """
     question = Question(part, Snapshot.of([codes], encoder.codec), encoder)
     as_it_is = said.pitch_semitones == 0 and abs(said.tempo - 1) <= BENT
@@ -110,7 +111,6 @@ def weigh(
     if best is None:
         return Weighed(0.0, np.inf, similarity, query_times, reference_times, None)
     hypotheses = 1 if as_it_is else 1 + len(LADDER)
-    calibration = Calibration.of(encoder.id)
     e_value = calibration.e_value(best.score, query_embeddings, library_embeddings, hypotheses)
     ends = tuple(
         (view.at(best.query_step(at)), part.reach + step * at)

@@ -26,6 +26,7 @@ deleted since the transaction began is either mapped already, and stays so, or i
 a newer revision says to begin again.
 """
 
+import json
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -47,7 +48,7 @@ from index.recording import Recording
 from index.search import THOROUGH, Effort, Match, search
 from index.segment import Codes, Segment
 from index.segments import Mapped, Segments
-from index.significance import REVIEW, Calibration
+from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -81,13 +82,19 @@ class Library:
     """An open library. Threads may share one; searches see what is committed when they begin."""
 
     def __init__(
-        self, path: Path, encoder: Encoder, database: Database, shards: "Shards | None" = None
+        self,
+        path: Path,
+        encoder: Encoder,
+        database: Database,
+        gate: float,
+        shards: "Shards | None" = None,
     ) -> None:
         self.path = path
+        self.gate = gate
         self.encoder = encoder
         self.database = database
         self._shards = shards
-        self._calibration = Calibration.of(encoder.id)
+        self._calibration: tuple[int, Calibration] | None = None  # as of a revision
         self._refreshing = Lock()
         self._segments: dict[int, Segment] = {}
         self._snapshot: Snapshot | None = None
@@ -102,6 +109,7 @@ class Library:
         url: sql.URL = BESIDE,
         create: bool = False,
         searchable: bool = True,
+        gate: float = MATCH,
         shards: "Shards | None" = None,
     ) -> "Library":
         """Open a library folder, or with `create` make one where there is none.
@@ -111,7 +119,7 @@ class Library:
 
         A library of an earlier format is brought up to date. Without `searchable` the segments are not
         looked at until they are needed, so that a library with a damaged one can be listed, checked and
-        mended.
+        mended. gate : E-value up to which an answer is a `match`
 
         Raises LibraryError if there is none, if it is damaged, or if it was made by another encoder or
         another version of Earmark; DatabaseAway if the database does not answer.
@@ -120,7 +128,7 @@ class Library:
         if create and not catalogued.has("properties"):
             _create(path, encoder, catalogued)
         _require_usable(path, encoder, catalogued)
-        library = cls(path, encoder, catalogued, shards)
+        library = cls(path, encoder, catalogued, gate, shards)
         if searchable:
             try:
                 library.refresh()
@@ -167,7 +175,8 @@ class Library:
         Where shards hold the library and one of them is lost, the others answer: the state is the part
         that they hold.
 
-        Raises LibraryError if the fingerprint was made by another encoder.
+        Raises LibraryError if the fingerprint was made by another encoder, or if the calibration kept here
+        is not this library's.
         """
         if fingerprint.encoder != self.encoder.id:
             raise LibraryError(
@@ -177,15 +186,28 @@ class Library:
         with self._current() as (connection, snapshot):
             if owner is not None:
                 snapshot = self._seen_by(owner, snapshot, connection)
+            calibration = self._calibrated(connection, snapshot.revision)
+            rungs = LADDER[:hypotheses]
             while True:
                 part = self._answering(snapshot)
                 named = part.naming(partial(catalogue.numbered, connection))
                 question = Question(fingerprint, named, self.encoder)
-                rungs = LADDER[:hypotheses]
                 try:
-                    return search(question, self._calibration, max_e_value, rungs, effort), part
+                    matches = search(question, calibration, max_e_value, rungs, effort, self.gate)
+                    return matches, part
                 except ShardLost:  # once more, without it: an answer is of one part of the library
                     continue
+
+    @property
+    def calibration(self) -> Calibration:
+        """How chance is stated: by a fit to this library, or by the encoder's. Raises as `search` does."""
+        with self.reading() as connection:
+            return self._calibrated(connection, catalogue.revision(connection))
+
+    def id(self) -> str:
+        """What tells this library, and copies of it, from others."""
+        with self.reading() as connection:
+            return catalogue.properties(connection)["id"]
 
     def recordings(
         self,
@@ -411,6 +433,35 @@ class Library:
             )
             self._snapshot = snapshot
         return snapshot
+
+    def _calibrated(self, connection: sql.Connection, revision: int) -> Calibration:
+        kept = self._calibration
+        if kept is not None and kept[0] == revision:
+            return kept[1]
+        own = catalogue.properties(connection).get("calibration")
+        calibration = Calibration.of(self.encoder.id) if own is None else self._own(connection, own)
+        self._calibration = revision, calibration
+        return calibration
+
+    def _own(self, connection: sql.Connection, text: str) -> Calibration:
+        """The calibration kept in the catalogue. Raises LibraryError if it is another's, or damaged."""
+        again = "`earmark verify --calibration` fits one to this library"
+        try:
+            entry = json.loads(text)
+            for what, ours in (
+                ("encoder", self.encoder.id),
+                ("library", catalogue.properties(connection)["id"]),
+            ):
+                if entry[what] != ours:
+                    raise LibraryError(
+                        f"{self.path}: the calibration kept here belongs to another {what} "
+                        f"({entry[what]}, not {ours}); {again}"
+                    )
+            return Calibration.from_entry(entry)
+        except (ValueError, KeyError, TypeError) as error:
+            raise LibraryError(
+                f"{self.path}: the calibration kept here is damaged ({error!r}); {again}"
+            ) from None
 
     def _hold(self, rows: list[catalogue.SegmentRow]) -> Segments:
         """These segments, where they are held from now on."""

@@ -21,6 +21,7 @@ from index.extent import stretches
 from index.ladder import climb, excerpts
 from index.question import Question
 from index.refine import LOOKS, refined
+from index.shared import Part, shared_part
 from index.significance import MATCH, REVIEW, Calibration
 from index.votes import candidates
 
@@ -59,6 +60,7 @@ class Match:
 
     `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the
     reference's, `e_value` the number of matches this strong expected by chance in one such query.
+    `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it.
     """
 
     recording: str
@@ -78,6 +80,8 @@ class Match:
     reference_end: float
     tempo: float
     pitch_semitones: float
+    shared_start: float | None
+    shared_end: float | None
 
 
 def search(
@@ -86,11 +90,13 @@ def search(
     max_e_value: float,
     rungs: Sequence[Hypothesis] = LADDER,
     effort: Effort = THOROUGH,
+    gate: float = MATCH,
 ) -> list[Match]:
     """Matches of a query, best first; only those of E-value max_e_value or less.
 
     rungs : hypotheses that are tried on what is not recognised as it is
     effort : how closely the query as it is is looked at
+    gate : E-value up to which one is of tier `match`
     """
 
     def chance(found: Found) -> float:
@@ -100,8 +106,9 @@ def search(
         rungs = ()
     least = calibration.score(max_e_value, *question.size)
     return [
-        _match(found, first, last, question)
+        _match(found, first, last, tier, shared, question)
         for found in everything(question, rungs, chance, max_e_value, effort, least)
+        for tier, shared in [_tier(found, question, calibration, gate)]
         for first, last in found.stretches
     ]
 
@@ -241,7 +248,24 @@ def distinct(found: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def _match(found: Found, first_step: float, last_step: float, question: Question) -> Match:
+def _tier(
+    found: Found, question: Question, calibration: Calibration, gate: float
+) -> tuple[str, Part | None]:
+    """The tier of a match, and the part that it rests on if others have that too."""
+    if found.e_value > gate:
+        return "review", None
+    shared = shared_part(found, question, calibration, gate)
+    return ("match" if shared is None else "review"), shared
+
+
+def _match(
+    found: Found,
+    first_step: float,
+    last_step: float,
+    tier: str,
+    shared: Part | None,
+    question: Question,
+) -> Match:
     """The match that reference steps first to last of an alignment are, in seconds."""
     fingerprint = question.fingerprint
     recording = question.snapshot.recordings[found.recording]
@@ -274,6 +298,11 @@ def _match(found: Found, first_step: float, last_step: float, question: Question
     if reference_end > recording.duration:
         query_end -= (reference_end - recording.duration) / tempo
         reference_end = recording.duration
+
+    def seconds(step: int, reach: float) -> float:
+        at = found.second(step) + reach
+        return round(min(max(at, query_start), query_end), 3)
+
     return Match(
         recording=recording.id,
         source=recording.source,
@@ -283,7 +312,7 @@ def _match(found: Found, first_step: float, last_step: float, question: Question
         work=recording.work,
         rightsholder=recording.rightsholder,
         rights=recording.rights,
-        tier="match" if found.e_value <= MATCH else "review",
+        tier=tier,
         e_value=found.e_value,
         score=round(found.score, 3),
         query_start=round(query_start, 3),
@@ -292,4 +321,6 @@ def _match(found: Found, first_step: float, last_step: float, question: Question
         reference_end=round(reference_end, 3),
         tempo=round(tempo, 4),
         pitch_semitones=round(found.view.hypothesis.pitch, 2),
+        shared_start=shared and seconds(shared.first, -found.view.reach),
+        shared_end=shared and seconds(shared.last, found.view.reach),
     )

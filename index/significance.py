@@ -9,15 +9,18 @@ side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a s
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
 λ and K are fitted on real unrelated music, whose neighbouring embeddings are anything but
-independent: for short and long queries apart, since a stretch in a common style adds up; see TABLE.
+independent: for short and long queries apart, since a stretch in a common style adds up; see TABLE and
+`index.chance`. Beyond what was seen in the fit, the lower end of λ's interval is what chance is stated by.
 Under the ladder of hypotheses the best of many looks counts, so that has a fit of its own, whose K is that of
 all rungs; of a part of them chance has that part.
 """
 
 import json
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -35,8 +38,11 @@ MATCH = 1e-6  # E-value up to which an answer is a `match`
 REVIEW = 1e-2  # E-value up to which an answer is given at all
 
 
-# Embeddings (about three hours) that a library counts as at least. The fits were made on libraries of
-# 26,000; in a handful of works by one hand, chance is no smaller in proportion to their number.
+# Logarithm of the E-value, in the library of the fit, down to which chance was seen there: some thousands of
+# queries were asked.
+SEEN = math.log(1e-3)
+# Embeddings (about three hours) that a library counts as at least: in a handful of works by one hand,
+# chance is no smaller in proportion to their number.
 SMALLEST_LIBRARY = 20_000
 
 # λ and log K by encoder, each with the command that fitted them.
@@ -45,25 +51,77 @@ TABLE = Path(__file__).parent / "calibration.json"
 
 @dataclass(frozen=True)
 class Tail:
-    """λ and log K of scores on unrelated music, for some lengths of the query.
+    """How often chance reaches a score, for some lengths of the query.
 
     Attributes
     ----------
     lengths : query embeddings, ascending [shape=(m,)]
     decay, log_density : λ and log K for each of them [shape=(m,) each]
+    least_decay : lower end of λ's 95 % interval [shape=(m,)]
+    library : embeddings of the library that it was fitted in
     """
 
     lengths: tuple[float, ...]
     decay: tuple[float, ...]
     log_density: tuple[float, ...]
+    least_decay: tuple[float, ...]
+    library: int
 
-    def at(self, query_embeddings: int, library_embeddings: int) -> tuple[float, float]:
-        """λ and log(K n N); between the lengths fitted, λ and log K follow the logarithm of n."""
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Tail":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        lengths, decay, log_density, least_decay = (
+            tuple(map(float, entry[name]))
+            for name in ("lengths", "decay", "log_density", "least_decay")
+        )
+        return cls(lengths, decay, log_density, least_decay, int(entry["library"]))
+
+    def log_e_value(self, score: float, query_embeddings: int, library_embeddings: int) -> float:
+        """Logarithm of the expected number of alignments that score at least so much."""
+        here = self.at(query_embeddings, library_embeddings)
+        log_e = here.space - here.decay * score
+        if log_e > here.seen:
+            return log_e
+        return here.seen + (log_e - here.seen) * here.least_decay / here.decay
+
+    def score(self, log_e_value: float, query_embeddings: int, library_embeddings: int) -> float:
+        """The score that is expected so often: the inverse of `log_e_value`."""
+        here = self.at(query_embeddings, library_embeddings)
+        beyond = min(0.0, log_e_value - here.seen)
+        return (here.space - log_e_value + beyond) / here.decay - beyond / here.least_decay
+
+    def at(self, query_embeddings: float, library_embeddings: int) -> "Space":
+        """The tail for one size of the search; between the lengths fitted, λ and log K follow log n."""
         n = math.log(max(query_embeddings, 1))
-        at = np.log(self.lengths)
-        log_density = float(np.interp(n, at, self.log_density))
-        decay = float(np.interp(n, at, self.decay))
-        return decay, log_density + n + math.log(max(library_embeddings, SMALLEST_LIBRARY))
+        library = math.log(max(library_embeddings, SMALLEST_LIBRARY))
+        lengths = np.log(self.lengths)
+        decay, least_decay, log_density = (
+            float(np.interp(n, lengths, values))
+            for values in (self.decay, self.least_decay, self.log_density)
+        )
+        seen = SEEN + library - math.log(self.library)
+        return Space(decay, least_decay, log_density + n + library, seen)
+
+
+class Space(NamedTuple):
+    """Chance in a search of one size.
+
+    Attributes
+    ----------
+    decay, least_decay : λ and its lower end
+    space : log(K n N)
+    seen : logarithm of the E-value under which the lower end holds
+    """
+
+    decay: float
+    least_decay: float
+    space: float
+    seen: float
+
+    @property
+    def once(self) -> float:
+        """The score that is expected once."""
+        return self.space / self.decay
 
 
 @dataclass(frozen=True)
@@ -74,10 +132,13 @@ class Calibration:
     ----------
     unaltered : of queries as they are
     altered : of queries under the whole ladder of hypotheses; None if that was never fitted
+    stored : of queries made from stored codes, with which a library's own music is compared (see
+        `index.refit`); None if that was never fitted
     """
 
     unaltered: Tail
     altered: Tail | None
+    stored: Tail | None = None
 
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
@@ -87,8 +148,17 @@ class Calibration:
             raise LibraryError(
                 f"encoder {encoder} has no calibration; fit one: python -m benchmarks.calibrate --write"
             )
-        altered = entry["altered"]
-        return cls(_tail(entry["unaltered"]), _tail(altered) if altered else None)
+        return cls.from_entry(entry)
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> "Calibration":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        altered, stored = entry["altered"], entry["stored"]
+        return cls(
+            Tail.of(entry["unaltered"]),
+            Tail.of(altered) if altered else None,
+            Tail.of(stored) if stored else None,
+        )
 
     def e_value(
         self, score: float, query_embeddings: int, library_embeddings: int, hypotheses: int = 1
@@ -99,28 +169,18 @@ class Calibration:
 
         Raises ValueError for more than one if the ladder was never fitted.
         """
-        decay, space = self._at(query_embeddings, library_embeddings, hypotheses)
-        return math.exp(min(space - decay * score, 50.0))
+        if hypotheses == 1:
+            log_e = self.unaltered.log_e_value(score, query_embeddings, library_embeddings)
+        elif self.altered is None:
+            raise ValueError("this encoder's scores under the ladder were never fitted")
+        else:
+            log_e = self.altered.log_e_value(score, query_embeddings, library_embeddings)
+            log_e += math.log((hypotheses - 1) / len(LADDER))
+        return math.exp(min(log_e, 50.0))
 
     def score(self, e_value: float, query_embeddings: int, library_embeddings: int) -> float:
         """The score of that E-value of a query as it is: the inverse of `e_value`."""
-        decay, space = self._at(query_embeddings, library_embeddings, 1)
-        return (space - math.log(e_value)) / decay
-
-    def _at(
-        self, query_embeddings: int, library_embeddings: int, hypotheses: int
-    ) -> tuple[float, float]:
-        """λ, and the logarithm of the number of alignments of score 0 that chance would bring."""
-        if hypotheses == 1:
-            return self.unaltered.at(query_embeddings, library_embeddings)
-        if self.altered is None:
-            raise ValueError("this encoder's scores under the ladder were never fitted")
-        decay, space = self.altered.at(query_embeddings, library_embeddings)
-        return decay, space + math.log((hypotheses - 1) / len(LADDER))
-
-
-def _tail(entry: dict[str, list[float]]) -> Tail:
-    return Tail(*(tuple(entry[field.name]) for field in fields(Tail)))
+        return self.unaltered.score(math.log(e_value), query_embeddings, library_embeddings)
 
 
 def weights(

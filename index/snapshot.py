@@ -117,6 +117,11 @@ class Snapshot:
             whole,
         )
 
+    def leaving_out(self, recordings: NDArray[np.int64]) -> "Snapshot":
+        """The same state without some of its recordings, given by their index."""
+        rest = np.delete(np.arange(len(self.recordings)), recordings)
+        return self.only(self._placements.take(rest))
+
     @property
     def whole(self) -> "Snapshot":
         """All of the state that this is a part of; itself, if nothing is missing."""
@@ -173,6 +178,11 @@ class Snapshot:
         if not len(places):
             raise KeyError(number)
         return int(places[0])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Embeddings of each recording [shape=(recordings,)]."""
+        return self._placements.count
 
     def length(self, recording: int) -> int:
         """Embeddings of a recording."""

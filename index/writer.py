@@ -1,6 +1,7 @@
 """The one writer of a library: it gathers what is to be done and commits it as one."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -44,6 +45,7 @@ class Writer:
         self._added: dict[str, _New] = {}
         self._removed: set[str] = set()
         self._changed: dict[str, dict[str, Any]] = {}
+        self._calibration: dict[str, Any] | None = None
         self._events: list[Event] = []
 
     @classmethod
@@ -164,9 +166,10 @@ class Writer:
                 audit.append(connection, [Event("revoke", None, {"key": id})], now, self._by)
         return revoked
 
-    def log_calibration(self, details: Mapping[str, Any]) -> None:
-        """Note in the audit log that the chance of scores was fitted anew."""
-        self._events.append(Event("calibration", None, dict(details)))
+    def calibrate(self, calibration: Mapping[str, Any]) -> None:
+        """State the chance of scores by a fit to the library itself, from now on; see `index.refit`."""
+        self._calibration = dict(calibration)
+        self._events.append(Event("calibration", None, self._calibration))
 
     def commit(self) -> None:
         """Make everything asked for so far part of the library, or none of it.
@@ -176,8 +179,9 @@ class Writer:
         if not self._events:
             return
         added, removed = list(self._added.values()), self._removed
-        changed, events = self._changed, self._events
+        changed, events, calibration = self._changed, self._events, self._calibration
         self._added, self._removed, self._changed, self._events = {}, set(), {}, []
+        self._calibration = None
         with self.transaction() as connection:
             now = catalogue.now()
             if removed:
@@ -186,6 +190,8 @@ class Writer:
                 catalogue.change_recording(connection, id, values)
             if added:
                 self._write_segment(connection, added)
+            if calibration is not None:
+                catalogue.set_calibration(connection, json.dumps(calibration))
             audit.append(connection, events, now, self._by)
 
     @contextmanager

@@ -38,6 +38,7 @@ from service.command import (
     ray_option,
     setting,
     stopping,
+    wrong_per_million_option,
 )
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ def _date(value: str) -> str:
     "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
 )
 @max_e_value_option
+@wrong_per_million_option
 @hypotheses_option
 @jobs_option
 @ray_option
@@ -281,7 +283,7 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones"}, ...],
+                    "tempo", "pitch_semitones", "shared_start", "shared_end"}, ...],
        "library": {"snapshot", "recordings", "seconds", "answered"}, "encoder", "elapsed_ms"}
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
@@ -327,7 +329,7 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
 
 
 def _in_words(answer: "Answer") -> str:
-    from service.wording import chance, change, clock, printable, span, table
+    from service.wording import chance, change, clock, printable, shared, span, table
 
     head = f"{printable(answer.clip)} ({clock(answer.duration or 0)})"
     if not answer.matches:
@@ -338,7 +340,7 @@ def _in_words(answer: "Answer") -> str:
             span(match.query_start, match.query_end),
             span(match.reference_start, match.reference_end),
             change(match.tempo, match.pitch_semitones),
-            match.tier,
+            ": ".join(filter(None, (match.tier, shared(match.shared_start, match.shared_end)))),
             chance(match.e_value),
         )
         for match in answer.matches
@@ -384,6 +386,7 @@ def fingerprint(path: str, output: str) -> None:
 @setting("--port", metavar="PORT", help="0 takes a free one.  [default: 8000]")
 @jobs_option
 @max_e_value_option
+@wrong_per_million_option
 @hypotheses_option
 @ray_option
 @library_option

@@ -41,6 +41,7 @@ def open_searched(settings: Settings, encoder: Encoder, *, create: bool = False)
         encoder,
         url=settings.database,
         create=create,
+        gate=settings.gate,
         shards=_shards(settings, encoder),
     )
 

@@ -102,6 +102,12 @@ max_e_value_option = setting(
     help="Leave out matches that chance would bring more often than X times a query."
     "  [default: 0.01]",
 )
+wrong_per_million_option = setting(
+    "--wrong-per-million",
+    metavar="N",
+    help="Wrong answers of tier match to put up with among a million unrelated clips; less makes for"
+    " more of tier review.  [default: 1.0]",
+)
 hypotheses_option = setting(
     "--hypotheses",
     metavar="N",
@@ -146,7 +152,12 @@ def open_library(
     from index.library import Library
 
     return Library.open(
-        settings.library, encoder, url=settings.database, create=create, searchable=searchable
+        settings.library,
+        encoder,
+        url=settings.database,
+        create=create,
+        searchable=searchable,
+        gate=settings.gate,
     )
 
 

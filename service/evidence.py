@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +27,10 @@ from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index.evidence import MARGIN, Statement, Weighed, excerpt, weigh
 from index.library import Library
 from index.segment import Codes
+from index.significance import Calibration
 from service.pages import templates
 from service.query import Match
-from service.wording import change, span
+from service.wording import change, shared, span
 
 # Two computers' sums differ in the last digits.
 _SAME_SCORE = 1e-3
@@ -53,6 +55,7 @@ class Evidence(BaseModel):
     audit: str = Field(description="Newest hash of the library's audit log.")
     library_embeddings: int
     query_embeddings: int
+    calibration: dict[str, Any] = Field(description="How chance was stated: the fitted tails.")
     excerpt_start: float = Field(description="Second of the clip at which the fingerprint begins.")
     fingerprint: str = Field(description="Of the clip around the match, as an .emk file.")
     codes_start: int = Field(description="Number of the first of the recording's codes.")
@@ -143,6 +146,7 @@ def gather(
         audit=info["audit"],
         library_embeddings=info["embeddings"],
         query_embeddings=len(made.embeddings),
+        calibration=asdict(library.calibration),
         excerpt_start=begins,
         fingerprint=_base64(part.to_bytes()),
         codes_start=first,
@@ -163,6 +167,7 @@ def _weigh(evidence: Evidence, encoder: Encoder) -> Weighed:
         codes,
         said,
         encoder,
+        Calibration.from_entry(evidence.calibration),
         query_embeddings=evidence.query_embeddings,
         library_embeddings=evidence.library_embeddings,
     )
@@ -201,7 +206,7 @@ def verify(path: Path, encoder: Encoder, library: Library | None, clip: Path | N
         checks = [_check_score(evidence, encoder)]
         checks.append(_check_clip(evidence, clip))
         checks.append(_check_library(evidence, library, encoder))
-    except (ValueError, AudioError) as error:
+    except (ValueError, KeyError, TypeError, AudioError) as error:
         raise EvidenceError(f"{path}: is damaged ({error})") from error
     return checks
 
@@ -266,6 +271,7 @@ def _page(evidence: Evidence, weighed: Weighed, made: Fingerprint) -> str:
             changed=change(match.tempo, match.pitch_semitones),
             where=span(match.query_start, match.query_end),
             of=span(match.reference_start, match.reference_end),
+            shared=shared(match.shared_start, match.shared_end),
             spectrogram=None if part.levels is None else _png(_shades(part.levels.T[::-1])),
             picture=_png(_shades(weighed.similarity, 0.0)),
             line=_line(weighed),

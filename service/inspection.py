@@ -23,6 +23,7 @@ from service.command import (
     progress,
     ray_option,
     stopping,
+    wrong_per_million_option,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ report_option = click.option(
     "--owner", metavar="NAME", help="Compare only with what this owner of keys sees; default: all."
 )
 @max_e_value_option
+@wrong_per_million_option
 @jobs_option
 @ray_option
 @json_option
@@ -128,6 +130,7 @@ def scan(
         "thorough": "yes" if thorough else "no",
         "hypotheses": str(hypotheses),
         "max_e_value": repr(settings.max_e_value),
+        "wrong_per_million": f"{settings.wrong_per_million:g}",
         "owner": owner or "",
     }
     journal = Journal.open(
@@ -138,6 +141,7 @@ def scan(
         database=settings.database,
         limits=limits_of(settings),
         max_e_value=settings.max_e_value,
+        gate=settings.gate,
         hypotheses=hypotheses,
         probe=probe,
         thorough=thorough,

@@ -1,6 +1,6 @@
 """What a worker of a scan does with one sound: fingerprint it, search for it, and for a decoy of it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from index.search import QUICK, THOROUGH, Effort
 from index.search import Match as Found
 from index.significance import REVIEW
 from service.dataset import Source
+from service.decoy import mirrored
 from service.evidence import write_evidence
 from service.query import ClipError, Match, match_of
 
@@ -27,8 +28,8 @@ PROBED = 3.0  # s
 PROBED_EVERY = 24.0  # s
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
-# One sound in so many is searched for again with its time reversed: what is found then is chance.
-DECOY_EVERY = 16
+# One sound in so many is made a decoy and searched for again: what is found then is chance.
+DECOY_EVERY = 4
 
 
 # Folder of a report in which evidence is.
@@ -54,7 +55,9 @@ class Heard(BaseModel):
         default=False, description="Whether only windows were looked at: they held nothing."
     )
     decoy: bool = Field(default=False, description="Whether a decoy of it was searched for too.")
-    decoy_e_value: float | None = Field(default=None, description="Of the decoy's strongest match.")
+    decoy_e_value: float | None = Field(
+        default=None, description="Of the decoy's strongest match, tier `match`."
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Task:
     database: sql.URL
     limits: Limits
     max_e_value: float
+    gate: float  # E-value up to which an answer is a `match`
     hypotheses: int
     probe: bool
     thorough: bool  # whether as closely as a single query is
@@ -83,7 +87,7 @@ class _Ears:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.encoder = Encoder.load()
-        self.library = Library.open(task.library, self.encoder, url=task.database)
+        self.library = Library.open(task.library, self.encoder, url=task.database, gate=task.gate)
 
 
 _ears: _Ears | None = None
@@ -132,7 +136,7 @@ def _listen(file: BinaryIO, name: str, ears: _Ears) -> Heard:
         duration=round(made.duration, 3),
         matches=segments,
         decoy=drawn,
-        decoy_e_value=_decoy(made, {match.recording for match in matches}, ears) if drawn else None,
+        decoy_e_value=_decoy(made, ears) if drawn else None,
     )
 
 
@@ -197,12 +201,7 @@ def _with_evidence(
     ]
 
 
-def _decoy(made: Fingerprint, known: set[str], ears: _Ears) -> float | None:
-    """E-value of the strongest match of a sound played backwards, which no recording is; None if none.
-
-    Recordings that are known to be in it do not count: loops and held notes are their own mirror images.
-    """
-    levels = made.levels[::-1].copy() if made.levels is not None else None
-    backwards = replace(made, embeddings=made.embeddings[::-1].copy(), levels=levels)
-    found = [match for match in _search(backwards, ears) if match.recording not in known]
-    return found[0].e_value if found else None
+def _decoy(made: Fingerprint, ears: _Ears) -> float | None:
+    """E-value of the strongest match of a sound's decoy; None if it has none."""
+    found = _search(mirrored(made, ears.encoder), ears)
+    return min((match.e_value for match in found if match.tier == "match"), default=None)

@@ -65,6 +65,12 @@ class Match(BaseModel):
     reference_end: float
     tempo: float = Field(description="Reference seconds that pass per query second.")
     pitch_semitones: float = Field(description="The clip's pitch above the reference's.")
+    shared_start: float | None = Field(
+        default=None,
+        description="Where in the clip what other recordings have too begins, a loop or a sample, if the "
+        "match rests on it and so is for review; else null.",
+    )
+    shared_end: float | None = Field(default=None, description="Where it ends.")
 
 
 class ClipError(BaseModel):

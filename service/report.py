@@ -13,13 +13,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from index.significance import MATCH
+from service.decoy import false_discovery_rate
 from service.journal import Journal, Row
 from service.listen import Heard, Segment
 from service.naming import UNLABELLED, compare, connect
 from service.pages import templates
 from service.tables import TableWriter
-from service.wording import chance, change, span
+from service.wording import chance, change, shared, span
 
 FILES = {
     "file": pa.string(),
@@ -196,32 +196,34 @@ def _count(counts: _Counts, row: Row, heard: Heard, entry: dict[str, Any]) -> No
         counts["sounds"] += 1
         counts["matched sounds"] += entry["status"] == "match"
         counts["decoys"] += heard.decoy
-        counts["matched decoys"] += heard.decoy_e_value is not None and heard.decoy_e_value <= MATCH
+        counts["matched decoys"] += heard.decoy_e_value is not None
 
 
 def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
     elapsed = float(journal.said("elapsed") or 0)
     matched = counts["matched sounds"]
-    by_chance = counts["sounds"] * MATCH
-    at_most = _upper(counts["matched decoys"], counts["decoys"])
+    wrong_per_million = float(journal.said("wrong_per_million") or 1)
+    rate, low, high = false_discovery_rate(
+        counts["sounds"],
+        matched,
+        counts["decoys"],
+        counts["matched decoys"],
+        wrong_per_million / 1e6,
+    )
     return {
         "files": counts["files"],
         "seconds": round(counts.seconds, 3),
         "matched_files": counts["match"],
         "review_files": counts["review"],
         "failed_files": counts["failed"],
-        "estimated_false_discovery_rate": min(1.0, by_chance / matched) if matched else 0.0,
+        "estimated_false_discovery_rate": rate,
+        "false_discovery_rate_interval": [round(low, 4), round(high, 4)],
         "elapsed_seconds": round(elapsed, 3),
         "real_time_factor": round(counts.seconds / elapsed, 2) if elapsed else None,
         "matched_seconds": round(counts.matched_seconds, 3),
         "different_sounds": counts["sounds"],
         "decoys": counts["decoys"],
         "matched_decoys": counts["matched decoys"],
-        "false_discovery_rate_at_most": (
-            round(min(1.0, at_most * counts["sounds"] / matched), 4)
-            if matched and at_most is not None
-            else None
-        ),
         "labels": {label: counts[f"label {label}"] for label in ("agrees", "differs", UNLABELLED)},
         "errors": dict(counts.errors.most_common()),
         "dataset": Path(journal.said("dataset") or "").name,
@@ -234,19 +236,10 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
                 "thorough",
                 "hypotheses",
                 "max_e_value",
+                "wrong_per_million",
             )
         },
     }
-
-
-def _upper(successes: int, trials: int, z: float = 1.96) -> float | None:
-    """Upper end of Wilson's 95 % interval of a share; None of nothing (Wilson 1927)."""
-    if not trials:
-        return None
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre + spread) / (1 + z * z / trials)
 
 
 def _works_found(folder: Path, names: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -282,6 +275,7 @@ def _timeline(heard: Heard) -> list[dict[str, Any]]:
             "of": span(match.reference_start, match.reference_end),
             "changed": change(match.tempo, match.pitch_semitones),
             "chance": chance(match.e_value),
+            "shared": shared(match.shared_start, match.shared_end),
         }
         for match in sorted(heard.matches, key=lambda match: match.query_start)
     ]

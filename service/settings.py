@@ -175,6 +175,14 @@ class Settings(BaseSettings):
         default="warning",
         description="From what on the server logs: info has a line for each request.",
     )
+    wrong_per_million: float = Field(
+        default=1.0,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Wrong answers of tier `match` that are put up with among a million clips of unrelated "
+        "music; less makes for fewer matches, and more of tier `review`.",
+    )
     max_e_value: float = Field(
         default=1e-2,
         gt=0,
@@ -204,6 +212,11 @@ class Settings(BaseSettings):
         description="Requests with sound of one key that may be worked on or wait at once; more are "
         "answered with 429; 0 for no end.",
     )
+
+    @property
+    def gate(self) -> float:
+        """E-value up to which an answer is of tier `match`."""
+        return self.wrong_per_million / 1e6
 
     @classmethod
     def settings_customise_sources(

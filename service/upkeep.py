@@ -229,21 +229,36 @@ def info(as_json: bool) -> None:
 @main.command(
     short_help="Check that the library is whole, and say how to mend it.", epilog=EXIT_STATUSES
 )
+@click.option(
+    "--calibration",
+    is_flag=True,
+    help="If all is well, also fit the chance of a wrong answer to this library's own music.",
+)
 @json_option
 @library_option
-def verify(as_json: bool) -> None:
+def verify(calibration: bool, as_json: bool) -> None:
     """Check that the library is whole, and say how to mend what is not. Nothing is changed.
 
     \b
-    Example:
+    Examples:
       earmark verify
+      earmark verify --calibration
 
     The catalogue, the audit log's chain, every segment's checksum and every recording's codes are
     checked; others may read and write meanwhile. Exit status 3 if anything is damaged.
 
+    --calibration then looks for the library's recordings among its others, which takes minutes: a
+    library of music that is all alike brings more chance matches than one of all kinds. From then on
+    the E-values of this library's answers are stated by that fit, and the audit log holds it. A
+    library that is too small for a fit goes on with the one that comes with Earmark.
+
     \b
     JSON, a line for each damage, none if all is well:
       {"what", "mend", "recordings": [ids that are affected]}
+    With --calibration, and if all is well, a line:
+      {"refitted": true or false, "reason": why not, or null, "recordings", "clips",
+       "lengths": [{"seconds", "decay", "decay_least", "decay_most": of the stored codes' tail,
+                    "match_score_before", "match_score": that a match must have}]}
     """
     from index.verify import orphans
     from index.verify import verify as verify_library
@@ -259,8 +274,59 @@ def verify(as_json: bool) -> None:
         sys.exit(LIBRARY_UNUSABLE)
     if not as_json:
         click.echo(f"all is well with {library.info()['recordings']} recordings")
+    if calibration:
+        _refit(library, as_json)
     if left := orphans(library):
         complain(f"{len(left)} files are of no commit; the next command that writes deletes them")
+
+
+def _refit(library: "Library", as_json: bool) -> None:
+    """Fit the chance of a wrong answer to the library, and keep the fit in it."""
+    from index.refit import TooSmall, looks_ahead, refit
+    from index.significance import MATCH, Calibration
+    from index.stored import seconds_of
+    from service.wording import table
+
+    try:
+        with progress(looks_ahead(library), "clip") as bar:
+            fitted = refit(library, on_look=bar.update)
+    except TooSmall as error:
+        if as_json:
+            print_json({"refitted": False, "reason": str(error)})
+        else:
+            click.echo(f"the calibration that comes with Earmark stays: {error}")
+        return
+    with library.writer() as writer:
+        writer.calibrate(fitted.entry())
+    before = Calibration.of(library.encoder.id)
+    size = library.info()["embeddings"]
+    tail = fitted.fit.tail
+    lengths = [
+        {
+            "seconds": round(seconds_of(length, library.encoder)),
+            "decay": decay,
+            "decay_least": least,
+            "decay_most": most,
+            "match_score_before": round(before.score(MATCH, round(length), size), 2),
+            "match_score": round(fitted.calibration.score(MATCH, round(length), size), 2),
+        }
+        for length, decay, least, most in zip(
+            tail.lengths, tail.decay, tail.least_decay, fitted.fit.most_decay, strict=True
+        )
+    ]
+    if as_json:
+        counts = {"recordings": fitted.recordings, "clips": fitted.clips}
+        print_json({"refitted": True, "reason": None, **counts, "lengths": lengths})
+        return
+    click.echo(
+        f"chance was fitted to {fitted.clips} stretches of {fitted.recordings} recordings, and this "
+        "library's answers are judged by it; a match must score at least"
+    )
+    rows = [
+        (f"{it['seconds']:g} s", f"{it['match_score']:.1f}", f"{it['match_score_before']:.1f}")
+        for it in lengths
+    ]
+    click.echo(table(("CLIP", "NOW", "BY THE ENCODER'S FIT"), rows, indent="  "))
 
 
 @main.command(short_help="Drop removed recordings' fingerprints for good.", epilog=EXIT_STATUSES)

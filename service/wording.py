@@ -46,6 +46,13 @@ def chance(e_value: float) -> str:
     return f"1 in {_two_digits(odds)}"
 
 
+def shared(start: float | None, end: float | None) -> str | None:
+    """What is said of a match that rests on what other recordings have too; None of others."""
+    if start is None or end is None:
+        return None
+    return f"{span(start, end)} is in other recordings too"
+
+
 def percent(share: float) -> str:
     """A share as `2.5 %`; what is hardly any is `less than 0.01 %`."""
     if share < 1e-4:

@@ -91,11 +91,23 @@ def test_query_says_which_recording_and_where(earmark: Earmark, conforms: Confor
         "reference_end",
         "tempo",
         "pitch_semitones",
+        "shared_start",
+        "shared_end",
     ]
     assert (best["source"], best["tier"]) == ("song-1.flac", "match")
     assert (best["rightsholder"], best["rights"]) == ("Blue Label", "owned")
     assert best["reference_start"] - best["query_start"] == pytest.approx(CLIP_START, abs=0.25)
     assert best["tempo"] == pytest.approx(1, abs=0.05)
+
+
+def test_the_gate_is_moved_by_the_wrong_answers_that_are_put_up_with(earmark: Earmark) -> None:
+    tiers = {}
+    for wrong in ("1", "1e-200"):
+        (answer,) = earmark.lines("query", "clip.wav", "--wrong-per-million", wrong)
+        tiers[wrong] = [match["tier"] for match in answer["matches"]]
+    assert tiers == {"1": ["match"], "1e-200": ["review"]}
+    refused = earmark("query", "clip.wav", "--wrong-per-million", "0", status=2)
+    assert "wrong_per_million" in refused.stderr
 
 
 def test_query_tells_people_in_words(earmark: Earmark) -> None:

@@ -108,7 +108,7 @@ def test_the_log_tells_everything_in_order(works):
     with works.writer("key-1") as writer:
         writer.change("id-0", {"title": "New"})
         writer.remove("id-2")
-        writer.log_calibration({"clips": 400})
+        writer.calibrate({"clips": 400})
     entries = log(works)
     assert [(entry.kind, entry.recording, entry.by) for entry in entries] == [
         ("ingest", "id-0", None),

@@ -21,10 +21,8 @@ import pytest
 import zstandard
 from command import Earmark
 from melodies import RATE, melody, write
-from scipy.stats import binomtest
 
 from fingerprint.errors import AudioError
-from service.report import _upper
 from service.workers import Bounds, WorkerError, Workers
 
 Report = tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]
@@ -391,12 +389,6 @@ def test_probing_finds_a_work_in_a_long_file_and_leaves_the_unknown_unread(
     assert float(segment["query_start"]) == pytest.approx(30, abs=0.75)
     assert float(segment["query_end"]) == pytest.approx(50, abs=0.75)
     assert float(files[1]["duration"]) == pytest.approx(100, abs=0.1)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (0, 60), (3, 60), (7, 7), (40, 1000)])
-def test_the_bound_on_false_discoveries_is_wilsons(successes: int, trials: int) -> None:
-    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert _upper(successes, trials) == pytest.approx(interval.high, abs=1e-4)
 
 
 def test_what_ends_a_worker_costs_one_file(tmp_path: Path) -> None:

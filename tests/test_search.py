@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
-from operator import attrgetter
 from typing import ClassVar
 
 import numpy as np
@@ -12,16 +11,14 @@ from embeddings import noisy, query, reference, track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.calibrate import Null, fit
 from fingerprint.encoder import Encoder
 from index.align import align
-from index.errors import LibraryError
 from index.ladder import excerpts
 from index.library import Library
 from index.question import Question
 from index.recording import Metadata
 from index.search import search
-from index.significance import LOWEST, PRICE, UNIT, Calibration, Tail, weights
+from index.significance import Calibration
 from index.snapshot import Snapshot
 
 ENCODER = Encoder.load()
@@ -271,55 +268,3 @@ def test_hardly_any_query_is_answered_all_the_same(library, n):
 def test_an_empty_library_knows_nothing(tmp_path):
     library = Library.open(tmp_path / "library", ENCODER, create=True)
     assert library.search(query(ENCODER, track(ENCODER, 1, 6)))[0] == []
-
-
-def test_weights_are_similarities_above_the_crowding_less_their_price():
-    x, y = track(ENCODER, 1, 10), track(ENCODER, 2, 10)
-    y[9] = x[5]
-    coarse = ENCODER.codec.coarse
-
-    def crowding(z):
-        return z @ coarse[np.argmin(np.sum((coarse - z) ** 2, axis=1))]
-
-    crowded = [ENCODER.codec.crowding(z) for z in (x, y)]
-    assert crowded[0] == pytest.approx([crowding(z) for z in x], abs=1e-5)
-    banded = weights(x, crowded[0], y, crowded[1], low=-200, width=401, every=5)
-    for i, j in ((5, 9), (2, 7)):
-        above = x[i] @ y[j] - (crowding(x[i]) + crowding(y[j])) / 2
-        expected = max(above / UNIT - PRICE, LOWEST)
-        assert banded[j, 5 * j - i + 200] == pytest.approx(expected, abs=1e-3)
-    assert np.isnan(banded[0, 201:]).all()  # query steps before the first
-
-
-def test_e_value_grows_with_library_and_query_and_falls_with_the_score():
-    calibration = Calibration(Tail((10.0, 100.0), (0.5, 0.5), (-3.0, -3.0)), None)
-    e_value = calibration.e_value
-    assert e_value(40, 50, 10**5) == pytest.approx(np.exp(-3) * 50 * 10**5 * np.exp(-0.5 * 40))
-    assert e_value(40, 50, 10**5) > e_value(41, 50, 10**5)
-    assert e_value(40, 50, 2 * 10**5) == pytest.approx(2 * e_value(40, 50, 10**5))
-
-
-def test_a_handful_of_works_is_no_licence_for_small_e_values():
-    calibration = Calibration(Tail((10.0, 100.0), (0.5, 0.5), (-3.0, -3.0)), None)
-    assert calibration.e_value(20, 50, 100) == calibration.e_value(20, 50, 10_000)
-
-
-def test_the_fit_finds_the_tail_that_scores_were_drawn_from():
-    rng = np.random.default_rng(0)
-    decay, log_density = 0.8, -6.0
-    drawn = []
-    for length, n in ((1.0, 5), (5.0, 45)):
-        for _ in range(4000):
-            # the largest of a Poisson number of exponential scores is Gumbel's
-            location = (log_density + np.log(n * 1e4)) / decay
-            score = location - np.log(-np.log(rng.random())) / decay
-            drawn.append(Null(length, score, 0.0, n, 10_000))
-    fitted = fit(drawn, attrgetter("unaltered"))
-    assert fitted.lengths == (5, 45)
-    assert fitted.decay == pytest.approx((decay, decay), rel=0.15)
-    assert fitted.log_density == pytest.approx((log_density, log_density), abs=1.0)
-
-
-def test_an_encoder_without_calibration_is_refused():
-    with pytest.raises(LibraryError, match="no calibration"):
-        Calibration.of("unknown")

@@ -1,0 +1,69 @@
+"""Decoys are found nowhere, and what a batch says of its mistakes follows from them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soxr
+from melodies import RATE, melody
+from scipy.stats import binomtest
+
+from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, fingerprint_samples
+from index.library import Library
+from index.recording import Metadata
+from service.decoy import false_discovery_rate, mirrored, wilson
+
+ENCODER = Encoder.load()
+
+
+def clip(song: int, start: float, seconds: float) -> np.ndarray:
+    samples = melody(song)[round(start * RATE) : round((start + seconds) * RATE)]
+    return soxr.resample(samples, RATE, 8000).astype(np.float32)
+
+
+def test_a_decoy_is_as_long_as_its_sound_and_is_not_found_where_that_is(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    whole = fingerprint_samples(clip(1, 0, 20), ENCODER, REFERENCE_EVERY, "song.flac")
+    with library.writer() as writer:
+        writer.add(whole, Metadata("song.flac", "Me", "owned"))
+    made = fingerprint_samples(clip(1, 4, 8), ENCODER, QUERY_EVERY, "clip.wav")
+    decoy = mirrored(made, ENCODER)
+    assert library.search(made)[0][0].tier == "match"
+    assert library.search(decoy)[0] == []
+    assert decoy.embeddings.shape == made.embeddings.shape
+    assert np.array_equal(mirrored(decoy, ENCODER).levels, made.levels)
+
+
+def test_a_fingerprint_without_levels_has_no_decoy():
+    made = fingerprint_samples(clip(1, 4, 3), ENCODER, QUERY_EVERY, "clip.wav")
+    with pytest.raises(ValueError, match="keeps no levels"):
+        mirrored(replace(made, levels=None), ENCODER)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (0, 60), (3, 60), (7, 7), (40, 1000)])
+def test_the_interval_of_a_share_is_wilsons(successes: int, trials: int) -> None:
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((interval.low, interval.high), abs=1e-4)
+
+
+def test_without_a_matched_decoy_the_e_value_states_the_rate_and_the_decoys_bound_it():
+    rate, low, high = false_discovery_rate(2000, 200, 500, 0, 1e-6)
+    assert (rate, low) == (pytest.approx(1e-5), 0.0)
+    assert high == pytest.approx(10 * wilson(0, 500)[1])
+
+
+def test_matched_decoys_say_that_more_is_chance_than_was_stated():
+    rate, low, high = false_discovery_rate(100, 20, 100, 5, 1e-6)
+    assert rate == pytest.approx(0.05 * 100 / 20)
+    assert (low, high) == pytest.approx([5 * end for end in wilson(5, 100)])
+
+
+@pytest.mark.parametrize(("sounds", "matched", "decoys", "false"), [(50, 1, 3, 3), (9, 9, 0, 0)])
+def test_a_rate_is_a_share_and_lies_in_its_interval(sounds, matched, decoys, false):
+    rate, low, high = false_discovery_rate(sounds, matched, decoys, false, 1e-6)
+    assert 0 <= low <= rate <= high <= 1
+
+
+def test_where_nothing_is_found_nothing_is_wrong():
+    assert false_discovery_rate(50, 0, 10, 1, 1e-6) == (0.0, 0.0, 0.0)
