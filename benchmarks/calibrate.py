@@ -263,12 +263,12 @@ def main() -> None:
 
 
 def _looks(encoder: Encoder, args: argparse.Namespace) -> dict[str, list[Look]]:
-    """Looks as they are and under the ladder: those kept, or new ones."""
+    """Looks as they are, from stored codes and under the ladder: those kept, or new ones."""
     if args.scores and args.scores.is_file():
         kept = json.loads(args.scores.read_text())
-        if kept["encoder"] != encoder.id:
-            sys.exit(f"{args.scores}: of encoder {kept['encoder']}, not {encoder.id}; name another")
-        return {name: [Look(**look) for look in kept[name]] for name in ("unaltered", "altered")}
+        if (of := kept.pop("encoder")) != encoder.id:
+            sys.exit(f"{args.scores}: of encoder {of}, not {encoder.id}; name another")
+        return {name: [Look(**look) for look in some] for name, some in kept.items()}
     asking = Asking(encoder, args.seed)
     unaltered = list(asking.looks(args.clips, LENGTHS, ()))
     lengths = [round(length) for length in tail_of(unaltered).lengths]
