@@ -283,8 +283,10 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones", "shared_start", "shared_end"}, ...],
-       "library": {"snapshot", "recordings", "seconds", "answered"}, "encoder", "elapsed_ms"}
+                    "tempo", "pitch_semitones"}, ...],
+       "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
+    A match that rests on what other recordings have too, a loop or a sample, says where that is:
+    "shared_start", "shared_end". While a shard of a cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
     from service.cluster import open_searched

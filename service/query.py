@@ -39,6 +39,14 @@ ErrorType = Literal[
 ]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_all(share: float) -> bool:
+    return share == 1
+
+
 class Match(BaseModel):
     """One stretch of the clip that is one stretch of a recording. Times are seconds."""
 
@@ -67,10 +75,13 @@ class Match(BaseModel):
     pitch_semitones: float = Field(description="The clip's pitch above the reference's.")
     shared_start: float | None = Field(
         default=None,
-        description="Where in the clip what other recordings have too begins, a loop or a sample, if the "
-        "match rests on it and so is for review; else null.",
+        exclude_if=_is_none,
+        description="Where in the clip what other recordings have too begins, a loop or a sample; only told "
+        "of a match that rests on it, and so is for review.",
     )
-    shared_end: float | None = Field(default=None, description="Where it ends.")
+    shared_end: float | None = Field(
+        default=None, exclude_if=_is_none, description="Where it ends."
+    )
 
 
 class ClipError(BaseModel):
@@ -88,7 +99,8 @@ class LibraryState(BaseModel):
     seconds: float
     answered: float = Field(
         default=1.0,
-        description="Share of it that was searched: less than 1 while a shard of a cluster is lost.",
+        exclude_if=_is_all,
+        description="Share of it that was searched; only told while a shard of a cluster is lost.",
     )
 
 

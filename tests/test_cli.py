@@ -91,8 +91,6 @@ def test_query_says_which_recording_and_where(earmark: Earmark, conforms: Confor
         "reference_end",
         "tempo",
         "pitch_semitones",
-        "shared_start",
-        "shared_end",
     ]
     assert (best["source"], best["tier"]) == ("song-1.flac", "match")
     assert (best["rightsholder"], best["rights"]) == ("Blue Label", "owned")
