@@ -590,7 +590,7 @@ def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
                 if (path / CATALOGUE).is_file():
                     raise LibraryError(
                         f"{path}: the catalogue of this library is in {CATALOGUE}; copy it with "
-                        "`earmark snapshot DIR --database URL`, or say EARMARK_DATABASE=sqlite://"
+                        "`earmark snapshot DIR --into URL`, or say EARMARK_DATABASE=sqlite://"
                     )
                 # what was begun before, and never named in a database, may be there
                 held = {it.name for it in path.rglob("*")} if path.exists() else set()

@@ -371,13 +371,13 @@ def compact(as_json: bool) -> None:
 @main.command(short_help="Copy the library, also while it is in use.", epilog=EXIT_STATUSES)
 @click.argument("folder", metavar="DIR")
 @click.option(
-    "--database",
+    "--into",
     metavar="URL",
     help="An empty PostgreSQL database that gets the copy's catalogue; default: a file in DIR.",
 )
 @json_option
 @library_option
-def snapshot(folder: str, database: str | None, as_json: bool) -> None:
+def snapshot(folder: str, into: str | None, as_json: bool) -> None:
     """Copy the library as of one commit into DIR, also while it is read and written.
 
     \b
@@ -386,7 +386,7 @@ def snapshot(folder: str, database: str | None, as_json: bool) -> None:
       earmark --library /backup/earmark-2027-01-31 verify
 
     DIR must not exist, and exists only once it is whole; it is a library like any other, whose catalogue
-    is in DIR wherever this one's is (EARMARK_DATABASE=sqlite://), or with --database in PostgreSQL: so
+    is in DIR wherever this one's is (EARMARK_DATABASE=sqlite://), or with --into in PostgreSQL: so
     catalogues move from one to the other. On the same file system segments are shared by hard links, so
     for safety from a failing disk name another.
 
@@ -399,7 +399,7 @@ def snapshot(folder: str, database: str | None, as_json: bool) -> None:
     from service.settings import load_settings
 
     settings = current_settings()
-    target = load_settings(library=folder, database=database or str(BESIDE))
+    target = load_settings(library=folder, database=into or str(BESIDE))
     library = open_library(settings, load_encoder())
     revision = backup(library, target.library, target.database)
     count = open_library(target, load_encoder()).info()["recordings"]

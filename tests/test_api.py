@@ -113,7 +113,7 @@ def test_a_query_says_how_rare_chance_has_to_be(client: TestClient, music: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "status"),
+    ("name", "error", "status"),
     [
         ("text.mp3", "undecodable", 415),
         ("empty.wav", "undecodable", 415),
@@ -123,7 +123,7 @@ def test_a_query_says_how_rare_chance_has_to_be(client: TestClient, music: Path)
     ],
 )
 def test_a_clip_that_cannot_be_read_is_a_problem(
-    client: TestClient, music: Path, problem: Problem, name: str, kind: str, status: int
+    client: TestClient, music: Path, problem: Problem, name: str, error: str, status: int
 ) -> None:
     for route, part, form in (
         ("/v1/query", "clip", {}),
@@ -131,7 +131,7 @@ def test_a_clip_that_cannot_be_read_is_a_problem(
     ):
         upload = {part: (music / name).open("rb")}
         body = problem(client.post(route, files=upload, data=form), status)
-        assert body["error"]["type"] == kind
+        assert body["error"]["type"] == error
 
 
 def test_every_kind_of_clip_error_has_a_status() -> None:
@@ -362,7 +362,7 @@ def test_what_another_process_ingests_and_removes_is_seen_at_once(
 
     def found() -> list[str]:
         answer = client.post("/v1/query", files={"clip": clip.open("rb")}).json()
-        return [match["source"] for match in answer["matches"]]
+        return [match["source"] for match in answer["matches"] if match["tier"] == "match"]
 
     assert found() == []
     (added,) = earmark.lines("ingest", song, "--rightsholder", "Me", "--rights", "owned")
@@ -492,7 +492,9 @@ def test_described_answers_have_the_fields_that_are_sent(client: TestClient, mus
         ("LibraryState", answer["library"]),
         ("RecordingEntry", recording),
     ):
-        assert list(schemas[name]["properties"]) == schemas[name]["required"] == list(sent)
+        assert schemas[name]["required"] == list(sent)
+        # what is only told at times comes last
+        assert list(schemas[name]["properties"])[: len(sent)] == list(sent)
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_a_job_that_the_database_went_away_from_is_done_when_it_is_back(
             until(lambda: client.get(url).json()["state"] == "running")
             server.stop()
             server.start()
-            writer.log_calibration({})  # which is not written, as its lock is lost
+            writer.calibrate({})  # which is not written, as its lock is lost
         until(lambda: client.get(url).json()["state"] not in ("queued", "running"))
         entry = client.get(url).json()
     assert (entry["state"], entry["added"]) == ("done", 1), entry

@@ -240,7 +240,7 @@ def test_a_passage_of_many_recordings_names_them_all(tmp_path):
     x = np.concatenate([track(ENCODER, 900, 10), shared[10:70], track(ENCODER, 901, 10)])
     matches, _ = library.search(query(ENCODER, x))
     assert {match.recording for match in matches} == {str(number) for number in range(60)}
-    assert {match.tier for match in matches} == {"match"}
+    assert {match.tier for match in matches} == {"review"}  # whose it is, the passage cannot say
     starts = [match.query_start for match in matches]
     assert max(starts) - min(starts) < 0.5
 
