@@ -81,7 +81,7 @@ def clips_of(count: int, seed: int) -> list[Clip]:
             "no music of the report packages: python -m benchmarks.corpora fetch --split report"
         )
     rng = np.random.default_rng(seed)
-    half = _halves(items)
+    half = halves(items)
     clips = []
     for number in range(count):
         item = items[rng.integers(len(items))]
@@ -90,7 +90,7 @@ def clips_of(count: int, seed: int) -> list[Clip]:
     return sorted(clips, key=lambda clip: (clip.half, clip.work, clip.number))
 
 
-def _halves(items: Sequence[corpora.Item]) -> dict[str, int]:
+def halves(items: Sequence[corpora.Item]) -> dict[str, int]:
     """Which half each package belongs to."""
     packages = sorted({item.package for item in items})
     return {package: number % HALVES for number, package in enumerate(packages)}
@@ -105,7 +105,7 @@ class Libraries:
         self.train = library_of(encoder)
         self.report = library_of(encoder, "report")
         items = {item.id: item for item in corpora.items("report")}
-        self.half = {id: _halves(list(items.values()))[item.package] for id, item in items.items()}
+        self.half = {id: halves(list(items.values()))[item.package] for id, item in items.items()}
         self.simulated: list[Codes] = []
         self.simulation: Simulation | None = None
         if largest > len(self.train[0]) + min(Counter(self.half.values()).values()):

