@@ -1,6 +1,10 @@
 # Two commands for a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
 # Everything is installed into .venv, at the versions of requirements.lock.
 
+# Processes work side by side, each with one thread (see fingerprint/__init__.py).
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+
 PYTHON ?= python3
 BIN := .venv/bin
 # Files of hashes, which look like secrets.

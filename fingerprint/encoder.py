@@ -1,9 +1,8 @@
 """The encoder at work: spectrogram in, embeddings out, without torch.
 
 A stack of convolutions, not padded over time, is run over a whole recording at once, so that
-overlapping windows share their work. Activations are kept as [shape=(time, band, channel)]; a layer is
-a numba kernel that lays its patches out as rows and one BLAS product with its weights. A linear
-projection of the patch (the mel-PCA baseline) is the same thing with one layer.
+overlapping windows share their work (`fingerprint.convolution`). A linear projection of the patch (the
+mel-PCA baseline) is the same thing with one layer.
 
 The weights file (safetensors) holds the layers, the codec and, as metadata, the layers' geometry and the
 front end they were trained on. The encoder's id is the hash of that file: whatever changes an embedding
@@ -12,7 +11,6 @@ or a code changes the id.
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +22,11 @@ from safetensors.numpy import load as load_tensors
 from fingerprint import spectrogram as front_end
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
+from fingerprint.convolution import Layer, convolve
 from fingerprint.errors import EarmarkError
 
 SHIPPED = Path(__file__).parent / "weights" / "encoder.safetensors"
 _CHUNK = 2560  # frames embedded in one go (64 s): bounds memory, costs 2 % in overlaps
-_ROWS = 4096  # patches laid out at once: stays in the cache between layout and product
 
 
 class EncoderError(EarmarkError):
@@ -49,20 +47,6 @@ def front_end_parameters() -> dict[str, float]:
         "surroundings": front_end.SURROUNDINGS,
         "decibel_per_unit": front_end.DB_PER_UNIT,
     }
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution: kernel and stride over time and bands, zero bands added at either edge."""
-
-    time: int
-    time_stride: int
-    band: int
-    band_stride: int
-    band_padding: int
-    rectify: bool
-    weight: NDArray[np.float32]  # [shape=(time * band * channels in, channels out)]
-    bias: NDArray[np.float32]  # [shape=(channels out,)]
 
 
 class Encoder:
@@ -170,66 +154,8 @@ class Encoder:
         x = np.ascontiguousarray(piece[:, :, None])
         for i, layer in enumerate(self.layers):
             stride = layer.time_stride * (every if i == self._last_in_time else 1)
-            x = _convolve(x, layer, stride)
+            x = convolve(x, layer, stride)
         return x[:, 0, :]
-
-
-def _convolve(x: NDArray[np.float32], layer: Layer, time_stride: int) -> NDArray[np.float32]:
-    """One layer: x [shape=(time, bands, channels)] → [shape=(time', bands', channels')]."""
-    times = (len(x) - layer.time) // time_stride + 1
-    bands = (x.shape[1] + 2 * layer.band_padding - layer.band) // layer.band_stride + 1
-    inputs, outputs = layer.weight.shape
-    out = np.empty((times, bands, outputs), np.float32)
-    block = max(1, _ROWS // bands)
-    patches = np.empty((min(block, times) * bands, inputs), np.float32)
-    for first in range(0, times, block):
-        rows = min(block, times - first)
-        _lay_out(
-            x,
-            first,
-            rows,
-            layer.time,
-            time_stride,
-            layer.band,
-            layer.band_stride,
-            layer.band_padding,
-            patches,
-        )
-        part = out[first : first + rows].reshape(rows * bands, outputs)
-        np.matmul(patches[: rows * bands], layer.weight, out=part)
-        _finish(part, layer.bias, layer.rectify)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _lay_out(x, first, rows, time, time_stride, band, band_stride, padding, patches):
-    """patches[(t, b)] = the kernel's view at output (first + t, b), as (time, band, channel)."""
-    bands, channels = x.shape[1], x.shape[2]
-    out_bands = (bands + 2 * padding - band) // band_stride + 1
-    for t in range(rows):
-        for b in range(out_bands):
-            row = patches[t * out_bands + b]
-            low = b * band_stride - padding
-            at = 0
-            for dt in range(time):
-                frame = x[(first + t) * time_stride + dt]
-                for db in range(band):
-                    if 0 <= low + db < bands:
-                        for c in range(channels):
-                            row[at + c] = frame[low + db, c]
-                    else:
-                        for c in range(channels):
-                            row[at + c] = 0.0
-                    at += channels
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _finish(out, bias, rectify):
-    """out = max(0, out + bias), or out + bias, in place."""
-    for i in range(out.shape[0]):
-        for c in range(out.shape[1]):
-            value = out[i, c] + bias[c]
-            out[i, c] = max(value, np.float32(0.0)) if rectify else value
 
 
 @njit(cache=True, nogil=True)

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from service.query import Match
     from service.settings import Settings
 
-# Files and requests are worked on side by side, so each of them gets one thread of BLAS and OpenMP;
-# more would wait for each other. It has to be said before NumPy is imported.
-for _library in ("OPENBLAS", "OMP", "MKL"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
-
 SOME_FAILED = 1
 WRONG_USAGE = 2
 LIBRARY_UNUSABLE = 3

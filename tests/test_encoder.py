@@ -7,7 +7,8 @@ import pytest
 import scipy.signal
 
 from fingerprint.codec import Codec
-from fingerprint.encoder import SHIPPED, Encoder, EncoderError, Layer
+from fingerprint.convolution import Layer, convolve
+from fingerprint.encoder import SHIPPED, Encoder, EncoderError
 from fingerprint.spectrogram import BANDS
 
 
@@ -169,3 +170,11 @@ def test_codebooks_that_do_not_fit_are_refused():
 def test_layers_are_immutable(encoder):
     with pytest.raises(dataclasses.FrozenInstanceError):
         encoder.layers[0].time = 5
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4, 5])
+@pytest.mark.parametrize("frames", [5, 6, 7, 11, 29])
+def test_products_shared_by_neighbouring_outputs_add_up_to_the_plain_convolution(taps, frames):
+    (layer,) = random_encoder([(taps, 1, 3, 2, 1, True, 5)]).layers
+    x = np.random.default_rng(frames).standard_normal((frames, 9, 1)).astype(np.float32)
+    assert np.abs(convolve(x, layer, 1) - plain_layer(x, layer, 1)).max() < 1e-4

@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
-from fingerprint.encoder import Encoder, Layer, front_end_parameters
+from fingerprint.convolution import Layer
+from fingerprint.encoder import Encoder, front_end_parameters
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.spectrogram import spectrogram
 from fingerprint.training.dataset import music

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from fingerprint.encoder import Encoder, Layer
+from fingerprint.convolution import Layer
+from fingerprint.encoder import Encoder
 from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.dataset import music
 from fingerprint.training.model import LAYERS

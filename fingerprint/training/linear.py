@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.encoder import Layer
+from fingerprint.convolution import Layer
 from fingerprint.spectrogram import BANDS
 from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.dataset import Corpus, music

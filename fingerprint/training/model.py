@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fingerprint.encoder import Layer
+from fingerprint.convolution import Layer
 
 # (channels out, kernel and stride over time, kernel and stride over frequency); time is not padded,
 # frequency is padded by one on both sides where its kernel is 3. The last layer takes all bands left.

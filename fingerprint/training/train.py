@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder as ShippedEncoder
 from fingerprint.training.dataset import Batch, Corpus
 from fingerprint.training.model import Encoder, start_from, window_frames
@@ -63,6 +64,7 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
 def train(args: argparse.Namespace) -> None:
     """Train up to args.steps steps, from args.checkpoint if it is there."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model = Encoder()
     if args.start:
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=available_cores(), help="of torch")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     train(parser.parse_args())
