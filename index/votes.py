@@ -68,18 +68,23 @@ def candidates(
     weight = np.maximum(similarity[valid] - crowding[step], 0) ** 2
     recording = question.snapshot.owner(numbers[valid])
     at = REFERENCE_EVERY * (numbers[valid] - question.snapshot.starts[recording])
-    found: list[Candidate] = []
+    ballots = []
     for slope in slopes:
         offset = at - np.round(slope * every * step).astype(np.int64)
-        found += [Candidate(v, r, o, slope) for v, r, o in _vote(recording, offset, weight)]
+        ballots.append(_vote(recording, offset, weight))
+    votes = np.concatenate([ballot[0] for ballot in ballots])
+    slope_of = np.repeat(slopes, [len(ballot[0]) for ballot in ballots])
+    recordings = np.concatenate([ballot[1] for ballot in ballots])
+    places = np.concatenate([ballot[2] for ballot in ballots])
     chosen: list[Candidate] = []
     offsets: Counter[int] = Counter()
-    for candidate in sorted(found, key=lambda candidate: -candidate.votes):
-        if len(chosen) >= most and not (given and candidate.votes >= TIED * given):
+    for i in np.argsort(-votes, kind="stable"):
+        one = Candidate(float(votes[i]), int(recordings[i]), int(places[i]), float(slope_of[i]))
+        if len(chosen) >= most and not (given and one.votes >= TIED * given):
             break
-        offsets[candidate.recording] += 1
-        if offsets[candidate.recording] <= OF_ONE:
-            chosen.append(candidate)
+        offsets[one.recording] += 1
+        if offsets[one.recording] <= OF_ONE:
+            chosen.append(one)
     return chosen
 
 
@@ -96,19 +101,18 @@ def _shared(similarity: NDArray[np.float32], crowding: NDArray[np.float32]) -> f
 
 def _vote(
     recording: NDArray[np.int64], offset: NDArray[np.int64], weight: NDArray[np.float32]
-) -> list[tuple[float, int, int]]:
-    """The (votes, recording, offset) of most votes, at most OF_ONE * MANY, best first."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Votes, recordings and offsets of most votes [shape=(n,) each], n at most OF_ONE * MANY, best first."""
     if not len(recording):
-        return []
+        return weight, recording, offset
     lowest = offset.min()
     width = offset.max() - lowest + 4  # so that recordings do not touch
     key = recording * width + (offset - lowest + 1)
     order = np.argsort(key, kind="stable")
     keys, votes = _tally(key[order], weight[order])
     best = np.argsort(-votes, kind="stable")[: OF_ONE * MANY]
-    return [
-        (float(votes[i]), int(keys[i] // width), int(keys[i] % width + lowest - 1)) for i in best
-    ]
+    recordings, places = np.divmod(keys[best], width)
+    return votes[best], recordings, places + lowest - 1
 
 
 @njit(cache=True, nogil=True)
