@@ -1,6 +1,7 @@
 """What a Ray cluster costs: queries and scans in it beside the same without it, in turns, on one machine.
 
     python -m benchmarks.cluster [--recordings 400] [--clips 6] [--files 12] [--rounds 3] [--out FILE.json]
+    python -m benchmarks.cluster --equal [--out ANSWERS.json]
 
 A cluster is started on this machine: a head, and a node of one core. The library holds composed works and
 mixtures of them (`benchmarks.simulation`) in eight segments of one size.
@@ -9,17 +10,23 @@ Queries: clips of 5 s of the works, as they are, altered in speed (for which the
 climbed), and of noise (all of the ladder), are asked of the library in this process and in 1, 2, 4 and 8
 shards, which all must answer the same. Scans: a folder of sounds, with one worker of this machine and with
 one of the cluster, which must report the same; from the first file that is done to the last, for starting
-takes what it takes once. Told are CPU time, of all processes that take part, Ray's own among them, and time
-by the clock, which is only worth something where nothing else is at work; the least of the rounds.
+takes what it takes once. Told are CPU time, of the processes that work and of Ray's own, which take theirs
+by the clock, whether anything happens or not, and time by the clock, which is only worth something where
+nothing else is at work; of the rounds the one that took least.
+
+With --equal, the clips of `benchmarks.run --size sample` are asked of that run's library instead, in this
+process and in 1 and 3 shards. How many are answered alike, in all figures, is told; exit status 1 unless all.
 """
 
 import argparse
 import json
+import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -33,26 +40,40 @@ import soxr
 from numpy.typing import NDArray
 from ray.cluster_utils import Cluster
 
+from benchmarks import corpora
+from benchmarks.clips import make_clips
+from benchmarks.run import SIZES, gather, material_of, plan_of
 from benchmarks.simulation import Simulation, metadata
 from benchmarks.works import RATE, WORKS, compose
 from fingerprint.audio import SAMPLE_RATE, Limits
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
-from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint_samples
+from fingerprint.errors import AudioError
+from fingerprint.fingerprint import (
+    QUERY_EVERY,
+    REFERENCE_EVERY,
+    Fingerprint,
+    fingerprint,
+    fingerprint_samples,
+)
 from index.cluster import Shards, connect
 from index.database import BESIDE
 from index.library import Library
+from index.recording import Metadata
 from index.search import Match
 from index.significance import MATCH, REVIEW
 from service.journal import Journal
 from service.listen import Task
+from service.query import match_of
 from service.scan import scan
 
 SHARDS = (1, 2, 4, 8)
+EQUAL = (1, 3)  # shards that are to answer alike
 CLIP = 5.0  # s
 FILE = 60  # s
 ALONE = "embedded"
 ANGLE = 35.0  # degrees, of the mixtures
+ACTORS = ("ray::Shard", "ray::Node")  # how the titles of their processes begin
 NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
@@ -122,22 +143,24 @@ def resident(name: str) -> int:
 
 
 class Spent(NamedTuple):
-    """Seconds of CPU, and by the clock."""
+    """Seconds of CPU that what works took, and Ray's own processes; seconds by the clock."""
 
     cpu: float
+    ray: float
     clock: float
 
     @classmethod
-    def now(cls, cluster: bool) -> "Spent":
-        """So far, by this process and its workers; with those of the cluster and Ray's own, or without."""
-        here = psutil.Process()
-        processes = [here]
-        for process in here.children(recursive=cluster):
+    def now(cls) -> "Spent":
+        """So far, by this process, its workers, and the cluster's."""
+        working = [time.process_time()]
+        rays: list[float] = []
+        for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                if cluster or "multiprocessing" in " ".join(process.cmdline()):
-                    processes.append(process)
-        times = [process.cpu_times() for process in processes]
-        return cls(sum(it.user + it.system for it in times), time.perf_counter())
+                title = " ".join(process.cmdline())
+                times = process.cpu_times()
+                works = title.startswith(ACTORS) or "multiprocessing" in title
+                (working if works else rays).append(times.user + times.system)
+        return cls(sum(working), sum(rays), time.perf_counter())
 
     def each(self, before: "Spent", count: int) -> "Spent":
         """What each of so many took since then."""
@@ -150,7 +173,22 @@ def least(ways: dict[str, Callable[[], Spent]], rounds: int) -> dict[str, Spent]
     for _ in range(rounds):
         for name, way in ways.items():
             spent[name].append(way())
-    return {name: Spent(*map(min, zip(*it, strict=True))) for name, it in spent.items()}
+    return {name: min(it) for name, it in spent.items()}
+
+
+@contextmanager
+def opened(folder: Path, encoder: Encoder, counts: Sequence[int]) -> Iterator[dict[str, Library]]:
+    """A library in this process, and in so many shards each."""
+    segments = list((folder / "segments").iterdir())
+    largest = max(file.stat().st_size for file in segments)
+    with ExitStack() as stack:
+        libraries = {ALONE: stack.enter_context(closing(Library.open(folder, encoder)))}
+        for count in counts:
+            most = largest * -(-len(segments) // count)
+            shards = Shards(str(folder / "segments"), encoder, most=most)
+            library = Library.open(folder, encoder, shards=shards)
+            libraries[f"{count} shards"] = stack.enter_context(closing(library))
+        yield libraries
 
 
 def queries(
@@ -161,19 +199,13 @@ def queries(
     answers: dict[str, list[list[Match]]] = {}
 
     def way(kind: str, name: str) -> Spent:
-        before = Spent.now(name != ALONE)
+        before = Spent.now()
         found = [libraries[name].search(clip)[0] for clip in kinds[kind]]
-        spent = Spent.now(name != ALONE).each(before, len(found))
+        spent = Spent.now().each(before, len(found))
         assert answers.setdefault(kind, found) == found, "another answer than before"
         return spent
 
-    largest = max(file.stat().st_size for file in (folder / "segments").iterdir())
-    libraries = {ALONE: Library.open(folder, encoder)}
-    try:
-        for count in SHARDS:
-            most = largest * max(SHARDS) // count
-            shards = Shards(str(folder / "segments"), encoder, most=most)
-            libraries[f"{count} shards"] = Library.open(folder, encoder, shards=shards)
+    with opened(folder, encoder, SHARDS) as libraries:
         figures = {
             kind: least(
                 {name: partial(way, kind, name) for name in libraries},
@@ -183,9 +215,6 @@ def queries(
         }
         print(f"memory of a shard: {resident('ray::Shard') / 1e6:.0f} MB", flush=True)
         return figures
-    finally:
-        for library in libraries.values():
-            library.close()
 
 
 def scans(
@@ -212,7 +241,7 @@ def scans(
                 task,
                 jobs=1,
                 stop=Event(),
-                on_done=lambda member, heard: done.append(Spent.now(cluster)),
+                on_done=lambda member, heard: done.append(Spent.now()),
                 cluster=cluster,
             )
             reports.append(list(journal.rows()))
@@ -220,6 +249,57 @@ def scans(
         return done[-1].each(done[0], len(done) - 1)
 
     return least({ALONE: lambda: way(False), "cluster": lambda: way(True)}, rounds)
+
+
+def sample(encoder: Encoder) -> tuple[Path, dict[str, Fingerprint]]:
+    """A library of the works of the sample benchmark, a segment a shard; its clips, by id."""
+    corpus = gather(SIZES["sample"], fetch=True, workers=1)
+    plan = plan_of(SIZES["sample"], 1, corpus)
+    at = corpora.cache_folder() / "runs" / f"sample-seed1-{plan.digest}"
+    at.mkdir(parents=True, exist_ok=True)
+    clips: dict[str, Fingerprint] = {}
+    for clip in make_clips(material_of(plan, corpus), at):
+        with suppress(AudioError):  # silent ones, or what could not be made
+            clips[clip.id] = fingerprint(at / "clips" / f"{clip.id}.flac", encoder, QUERY_EVERY)
+    works = plan.works("reference", "distractor")
+    folder = at / f"library-{encoder.id}"
+    with closing(Library.open(folder, encoder, create=True)) as library:
+        there = {recording.id for recording in library.every_recording()}
+        for first in range(max(EQUAL)):
+            with library.writer() as writer:
+                for work in sorted({*works[first :: max(EQUAL)]} - there):
+                    made = fingerprint(corpus.audio[work], encoder, REFERENCE_EVERY)
+                    writer.add(made, Metadata(made.source, "benchmark", "open-licence", id=work))
+    return folder, clips
+
+
+def answered_alike(
+    folder: Path, encoder: Encoder, clips: dict[str, Fingerprint], out: Path | None
+) -> bool:
+    """Whether shards answer every clip as this process does; how many they do is printed."""
+    answers: dict[str, list[dict[str, Any]]] = {}
+    bits: Counter[str] = Counter()  # clips answered alike to the last bit…
+    figures: Counter[str] = Counter()  # …and in all the figures that an answer has
+    known = matches = 0
+    with opened(folder, encoder, EQUAL) as libraries:
+        for clip, made in clips.items():
+            found = {name: library.search(made)[0] for name, library in libraries.items()}
+            expected = found.pop(ALONE)
+            answers[clip] = list(map(asdict, expected))
+            known += bool(expected)
+            matches += len(expected)
+            for name, them in found.items():
+                bits[name] += them == expected
+                if list(map(match_of, them)) == list(map(match_of, expected)):
+                    figures[name] += 1
+                else:
+                    print(f"{clip}, {name}: {them} and not {expected}", flush=True)
+    if out:
+        out.write_text(json.dumps(answers, indent=1))
+    print(f"{len(clips)} clips, {known} of them answered with {matches} matches; answered alike")
+    for name in found:
+        print(f"in {name}: {figures[name]}, to the last bit {bits[name]}", flush=True)
+    return all(figures[name] == len(clips) for name in found)
 
 
 def main() -> None:
@@ -231,9 +311,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--equal", action="store_true", help="whether all answers are alike")
     args = parser.parse_args()
     work_on(1)
     encoder = Encoder.load()
+    if args.equal:
+        folder, asked = sample(encoder)
+        with cluster():
+            sys.exit(not answered_alike(folder, encoder, asked, args.out))
     works = sounds(6)
     with tempfile.TemporaryDirectory() as at, cluster():
         folder = Path(at) / "library"
@@ -246,7 +331,8 @@ def main() -> None:
         alone = spent[ALONE]
         for way, it in spent.items():
             print(
-                f"{what}, {way}: {1000 * it.cpu:.0f} ms of CPU, {it.cpu / alone.cpu:.2f} times "
+                f"{what}, {way}: {1000 * it.cpu:.0f} ms of CPU, {it.cpu / alone.cpu:.2f} times; "
+                f"Ray's own {1000 * it.ray:.0f} ms, {1000 * it.ray / it.clock:.0f} ms a second "
                 f"(clock: {1000 * it.clock:.0f} ms, {it.clock / alone.clock:.2f} times)",
                 flush=True,
             )

@@ -1,6 +1,8 @@
-"""How many cores there are to work on."""
+"""How many cores there are to work on, and threads that do."""
 
+import functools
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 _most: int | None = None
 
@@ -18,3 +20,13 @@ def work_on(cores: int) -> None:
     """Have this process use so many cores from now on: the others have work of their own."""
     global _most
     _most = cores
+
+
+@functools.cache
+def pool() -> ThreadPoolExecutor:
+    """Threads for what can be done side by side: kernels and BLAS let go of the interpreter."""
+    return ThreadPoolExecutor(available_cores(), "side by side")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not outlive a fork

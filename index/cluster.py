@@ -36,9 +36,9 @@ from fingerprint.encoder import Encoder
 from index import segment
 from index.catalogue import SegmentRow
 from index.errors import ClusterError, LibraryError, ShardLost
-from index.neighbours import Nearest, merged, nearest
+from index.neighbours import Nearest, merged
 from index.segment import Codes, Segment, concatenate
-from index.segments import Searched, numbered_through
+from index.segments import Searched, nearest_to_each, numbered_through
 
 # Bytes that a shard's process takes beside its segments (`python -m benchmarks.cluster`: 276 MB).
 MEMORY_OF_A_SHARD = 300_000_000
@@ -144,11 +144,11 @@ class Shard:
             self._before, self._held = self._held, held
 
     def nearest(
-        self, embeddings: NDArray[np.float32], count: int, probes: int, plan: Plan
-    ) -> Nearest:
-        """The nearest embeddings of some of its segments."""
+        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int, plan: Plan
+    ) -> list[Nearest]:
+        """The nearest embeddings of some of its segments to each passage."""
         segments = {first: self._segment(row) for first, row in plan.segments.items()}
-        return nearest(embeddings, count, probes, segments, plan.gone, self._encoder.codec)
+        return nearest_to_each(passages, count, probes, segments, plan.gone, self._encoder.codec)
 
     def run(self, row: SegmentRow, first: int, end: int) -> Codes:
         """Codes of embeddings first to end (excluded) of a segment."""
@@ -449,13 +449,28 @@ class _Remaining:
         self._plans = plans
 
     @cached_property
-    def _put(self) -> dict[_Shard, "ray.ObjectRef"]:
-        """The plans where the shards fetch them, once each."""
-        return {shard: ray.put(plan) for shard, plan in self._plans.items()}
+    def _sent(self) -> dict[_Shard, "Plan | ray.ObjectRef"]:
+        """The plans as they are sent along with each question."""
+        return {shard: _sent(plan, plan.gone.nbytes) for shard, plan in self._plans.items()}
 
-    def nearest(self, embeddings: NDArray[np.float32], count: int, probes: int) -> Nearest:
-        shape = len(embeddings), count
-        nothing = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
-        given = ray.put(embeddings) if embeddings.nbytes > INLINE else embeddings
-        asked = {shard: (given, count, probes, plan) for shard, plan in self._put.items()}
-        return merged([nothing, *self._shards.ask("nearest", asked)], count)
+    def nearest(
+        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int
+    ) -> list[Nearest]:
+        given = _sent(passages, sum(it.nbytes for it in passages))
+        asked = {shard: (given, count, probes, plan) for shard, plan in self._sent.items()}
+        answers = self._shards.ask("nearest", asked)
+        return [
+            merged([_nothing(len(passage), count), *of_it], count)
+            for passage, *of_it in zip(passages, *answers, strict=True)
+        ]
+
+
+def _sent(value: Any, size: int) -> Any:
+    """A value as it is sent along with calls; a large one is put where every node fetches it once."""
+    return ray.put(value) if size > INLINE else value
+
+
+def _nothing(length: int, count: int) -> Nearest:
+    """What is nearest to so many embeddings in no shard at all."""
+    shape = length, count
+    return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)

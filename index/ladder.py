@@ -8,19 +8,17 @@ explain; `index.refine` then finds its tempo and pitch between the rungs, and wh
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from fingerprint.cores import available_cores
+from fingerprint.cores import pool
 from fingerprint.fingerprint import Fingerprint
 from fingerprint.hypotheses import Hypothesis
 from index.align import Found, align_near
 from index.question import Question
-from index.votes import Candidate, candidates
+from index.votes import Candidate, Passage, candidates
 
 # Chosen on the tune packages; docs/decisions/ladder.md says what with.
 SCREEN_EVERY = 2  # query steps from one embedding to the next in screening
@@ -34,16 +32,6 @@ EAGER = 3  # candidates aligned then, before the ladder goes on
 LAST = 12  # candidates aligned when it has ended
 PART = 10.0  # s of a query of which…
 LONGEST = 6.0  # …at most this much is looked at under the ladder
-
-
-@functools.cache
-def pool() -> ThreadPoolExecutor:
-    """Threads in which hypotheses are looked at side by side: kernels and BLAS let go of the interpreter."""
-    return ThreadPoolExecutor(available_cores(), "hypotheses")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not outlive a fork
 
 
 class Excerpt(NamedTuple):
@@ -88,8 +76,7 @@ def climb(
     for first in range(0, len(rungs), AT_ONCE):
         batch = rungs[first : first + AT_ONCE]
         tried += len(batch)
-        for promising in pool().map(functools.partial(_screen, question, excerpt), batch):
-            waiting += promising
+        waiting += _screen(question, excerpt, batch)
         waiting.sort(key=lambda pair: -pair[0].votes)
         count = EAGER if first + len(batch) < len(rungs) else LAST
         chosen, waiting = waiting[:count], waiting[count:]
@@ -101,13 +88,16 @@ def climb(
 
 
 def _screen(
-    question: Question, excerpt: Excerpt, rung: Hypothesis
+    question: Question, excerpt: Excerpt, rungs: Sequence[Hypothesis]
 ) -> list[tuple[Candidate, Hypothesis]]:
-    """The candidates of most votes under one rung, each with the rung along its slope."""
-    view = question.view(rung, *excerpt, every=SCREEN_EVERY)
+    """The candidates of most votes under each rung, with the rung along their slope."""
+
+    def under(rung: Hypothesis) -> Passage:
+        view = question.view(rung, *excerpt, every=SCREEN_EVERY)
+        return Passage(view.embeddings, view.crowding)
+
     found = candidates(
-        view.embeddings,
-        view.crowding,
+        list(pool().map(under, rungs)),
         SCREEN_EVERY,
         question,
         neighbours=NEIGHBOURS,
@@ -116,7 +106,11 @@ def _screen(
         slopes=SLOPES,
         most=KEPT,
     )
-    return [(one, Hypothesis(rung.tempo * one.slope, rung.pitch)) for one in found]
+    return [
+        (one, Hypothesis(rung.tempo * one.slope, rung.pitch))
+        for rung, of_it in zip(rungs, found, strict=True)
+        for one in of_it
+    ]
 
 
 def _align(

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import UNALTERED, Hypothesis
 from index.align import Found, align_near
-from index.ladder import pool
 from index.question import Question
 
 # Semitones, and share of the tempo, at each side of what is assumed, round by round. Nearer values differ by

@@ -23,7 +23,7 @@ from index.question import Question
 from index.refine import LOOKS, refined
 from index.shared import Part, shared_part
 from index.significance import MATCH, REVIEW, Calibration
-from index.votes import candidates
+from index.votes import Passage, candidates
 
 
 class Effort(NamedTuple):
@@ -196,16 +196,16 @@ def alignments(question: Question, effort: Effort, least: float) -> list[Found]:
     view = unaltered(question.fingerprint, question.encoder)
     for first in range(0, len(view.embeddings) if len(question.snapshot) else 0, BLOCK):
         steps = slice(first, min(first + BLOCK, len(view.embeddings)), effort.every)
-        for candidate in candidates(
-            view.embeddings[steps],
-            view.crowding[steps],
+        (of_block,) = candidates(
+            [Passage(view.embeddings[steps], view.crowding[steps])],
             QUERY_EVERY * effort.every,
             question,
             neighbours=effort.neighbours,
             probes=effort.probes,
             compared=effort.compared,
             most=effort.candidates,
-        ):
+        )
+        for candidate in of_block:
             recording, offset = candidate.recording, candidate.offset - first
             if not any(
                 _leads_to(item, recording, offset, first, steps.stop - first) for item in found

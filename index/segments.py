@@ -4,13 +4,14 @@ Here they are mapped in this process; `index.cluster` has them held by others.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
+from fingerprint.cores import pool
 from index.neighbours import Nearest, nearest
 from index.segment import Codes, Segment
 
@@ -18,9 +19,11 @@ from index.segment import Codes, Segment
 class Searched(Protocol):
     """Segments without the embeddings that are not to be found."""
 
-    def nearest(self, embeddings: NDArray[np.float32], count: int, probes: int) -> Nearest:
-        """Similarities and numbers [shape=(n, count)] of the nearest embeddings, best first; see
-        `index.neighbours`.
+    def nearest(
+        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int
+    ) -> list[Nearest]:
+        """For each passage [shape=(n, dimension)] similarities and numbers [shape=(n, count)] of the
+        nearest embeddings, best first; see `index.neighbours`.
         """
 
 
@@ -41,6 +44,18 @@ class Segments(Protocol):
 
     def run(self, segment: int, first: int, end: int) -> Codes:
         """Codes of embeddings first to end (excluded) of the segment of that number."""
+
+
+def nearest_to_each(
+    passages: Sequence[NDArray[np.float32]],
+    count: int,
+    probes: int,
+    segments: Mapping[int, Segment],
+    gone: NDArray[np.int64],
+    codec: Codec,
+) -> list[Nearest]:
+    """`index.neighbours.nearest` of each passage, side by side."""
+    return list(pool().map(lambda it: nearest(it, count, probes, segments, gone, codec), passages))
 
 
 def numbered_through(lengths: Mapping[int, int]) -> tuple[dict[int, int], int]:
@@ -78,5 +93,7 @@ class _Here:
         self._gone = gone
         self._codec = codec
 
-    def nearest(self, embeddings: NDArray[np.float32], count: int, probes: int) -> Nearest:
-        return nearest(embeddings, count, probes, self._by_first, self._gone, self._codec)
+    def nearest(
+        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int
+    ) -> list[Nearest]:
+        return nearest_to_each(passages, count, probes, self._by_first, self._gone, self._codec)

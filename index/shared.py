@@ -15,7 +15,7 @@ from index.align import Found, align_near
 from index.question import Question
 from index.significance import MATCH, Calibration
 from index.stored import as_query
-from index.votes import candidates
+from index.votes import Passage, candidates
 
 AROUND = 20  # reference steps (10 s) at either side, by which a copy is told from shared material
 SAME = 0.8  # share of a stretch and its surroundings that a copy has too
@@ -69,16 +69,16 @@ def _elsewhere(
     view = unaltered(around.fingerprint, question.encoder)
     matched = stored[first - begin : last + 1 - begin]
     looked_at: set[int] = {recording}
-    for candidate in candidates(
-        matched,
-        codec.crowding(matched),
+    (elsewhere,) = candidates(
+        [Passage(matched, codec.crowding(matched))],
         REFERENCE_EVERY,
         question,
         neighbours=NEIGHBOURS,
         probes=PROBES,
         compared=COMPARED,
         most=CANDIDATES,
-    ):
+    )
+    for candidate in elsewhere:
         other = candidate.recording
         if other in looked_at:
             continue

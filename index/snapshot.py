@@ -152,9 +152,15 @@ class Snapshot:
         Each is compared with those in the `probes` lists whose centroids are nearest to it, or in fewer
         where these hold more than about `compared`.
         """
+        return self.nearest_to_each([embeddings], count, probes, compared)[0]
+
+    def nearest_to_each(
+        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int, compared: int
+    ) -> list[Nearest]:
+        """The same of each of several passages, which costs a cluster no more calls than one."""
         lists = len(self._codec.coarse)
         probes = min(probes, lists, math.ceil(lists * compared / max(1, len(self))))
-        return self._searched.nearest(embeddings, count, probes)
+        return self._searched.nearest(passages, count, probes)
 
     def owner(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index in `recordings` of the recordings that embeddings belong to."""

@@ -10,13 +10,16 @@ candidates of them all.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
+from index.neighbours import Nearest
 from index.question import Question
 
 MANY = 128  # stored embeddings that vote for one of the query's whose neighbours are all alike:
@@ -41,9 +44,15 @@ class Candidate(NamedTuple):
     slope: float
 
 
+class Passage(NamedTuple):
+    """Embeddings of a query [shape=(n, dimension)], and how crowded it is around each [shape=(n,)]."""
+
+    embeddings: NDArray[np.float32]
+    crowding: NDArray[np.float32]
+
+
 def candidates(
-    embeddings: NDArray[np.float32],
-    crowding: NDArray[np.float32],
+    passages: Sequence[Passage],
     every: int,
     question: Question,
     *,
@@ -52,20 +61,48 @@ def candidates(
     compared: int,
     slopes: tuple[float, ...] = (1.0,),
     most: int,
-) -> list[Candidate]:
-    """The `most` candidates of most votes, best first; more where a passage is many recordings'.
+) -> list[list[Candidate]]:
+    """The `most` candidates of most votes of each passage, best first; more where it is many recordings'.
 
-    embeddings [shape=(n, d)], of that crowding [shape=(n,)], lie `every` query steps apart; each
-    has `neighbours` voters, from the `probes` lists of the index that are nearest to it, or from
-    `compared` stored ones.
+    A passage's embeddings lie `every` query steps apart; each has `neighbours` voters, from the `probes`
+    lists of the index that are nearest to it, or from `compared` stored ones.
     """
-    similarity, numbers = question.snapshot.nearest(embeddings, neighbours, probes, compared)
-    given = _shared(similarity, crowding)
-    if given:
-        similarity, numbers = question.snapshot.nearest(embeddings, MANY, probes, compared)
+
+    def nearest(of: Sequence[Passage], count: int) -> list[Nearest]:
+        embeddings = [passage.embeddings for passage in of]
+        return question.snapshot.nearest_to_each(embeddings, count, probes, compared)
+
+    voters = nearest(passages, neighbours)
+    given = [
+        _shared(similarity, passage.crowding)
+        for passage, (similarity, _) in zip(passages, voters, strict=True)
+    ]
+    shared = [number for number, votes in enumerate(given) if votes]
+    if shared:
+        more = nearest([passages[number] for number in shared], MANY)
+        for number, of_it in zip(shared, more, strict=True):
+            voters[number] = of_it
+
+    def chosen(passage: Passage, voters: Nearest, given: float) -> list[Candidate]:
+        return _chosen(passage, voters, given, every, question, slopes, most)
+
+    return list(pool().map(chosen, passages, voters, given))
+
+
+def _chosen(
+    passage: Passage,
+    voters: Nearest,
+    given: float,
+    every: int,
+    question: Question,
+    slopes: tuple[float, ...],
+    most: int,
+) -> list[Candidate]:
+    """A passage's candidates; `given` is what a shared passage gives to each recording that has it."""
+    similarity, numbers = voters
     valid = numbers >= 0
-    step = np.broadcast_to(np.arange(len(embeddings))[:, None], numbers.shape)[valid]
-    weight = np.maximum(similarity[valid] - crowding[step], 0) ** 2
+    step = np.broadcast_to(np.arange(len(numbers))[:, None], numbers.shape)[valid]
+    weight = np.maximum(similarity[valid] - passage.crowding[step], 0) ** 2
     recording = question.snapshot.owner(numbers[valid])
     at = REFERENCE_EVERY * (numbers[valid] - question.snapshot.starts[recording])
     ballots = []

@@ -2,7 +2,8 @@
 
 Members are told one by one, in an order that is always the same, and nothing is unpacked to disk: a member
 is either a place in a file, which whoever decodes it opens, or, of a compressed archive or a table, its
-bytes. Names in an archive or a manifest lead nowhere outside of the dataset.
+bytes. Names in an archive or a manifest lead nowhere outside of the dataset. What decodes has no network: of
+a dataset at a URL it is given bytes, too (`at_hand`).
 
     folder                       its files and those of the folders below, archives and Parquet among them
     .zip
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from fingerprint.errors import AudioError, EarmarkError
 from service.labels import Labels, labels_of, path_of
+from service.url import Unreachable, Url, shown
 from service.wording import as_text
 
 if TYPE_CHECKING:
@@ -71,16 +73,35 @@ class DatasetError(EarmarkError):
     """A dataset that cannot be scanned at all."""
 
 
+Place = Path | Url
+
+
+def place(dataset: str) -> Place:
+    """Where a dataset of that name is. Raises DatasetError for a URL that nothing here can read."""
+    if "://" not in dataset:
+        return Path(dataset)
+    try:
+        url = Url.of(dataset)
+        return url.local or url
+    except ImportError as error:
+        missing = "fsspec, which reads URLs, is not installed" if error.name == "fsspec" else error
+        raise DatasetError(f"{shown(dataset)}: cannot be read: {missing}") from None
+    except Exception as error:  # whatever the store's client makes of it
+        raise DatasetError(f"{shown(dataset)}: is no URL that can be read: {error}") from None
+
+
 @dataclass(frozen=True)
 class OnDisk:
     """A whole file."""
 
-    path: Path
+    path: Place
 
     def open(self) -> BinaryIO:
         """The file; what is no regular file (a device, a pipe) is refused."""
         from fingerprint.audio import open_file
 
+        if isinstance(self.path, Url):
+            return self.path.open("rb")
         return open_file(self.path, as_text(self.path))
 
 
@@ -88,7 +109,7 @@ class OnDisk:
 class Slice:
     """Bytes offset to offset + size of a file: a member of a tar file that is not compressed."""
 
-    path: Path
+    path: Place
     offset: int
     size: int
 
@@ -101,7 +122,7 @@ class Slice:
 class Zipped:
     """The member of that number in a zip file's directory."""
 
-    path: Path
+    path: Place
     number: int
 
     def open(self) -> BinaryIO:
@@ -126,7 +147,39 @@ class InMemory:
         return io.BytesIO(self.data)
 
 
-Source = OnDisk | Slice | Zipped | InMemory
+@dataclass(frozen=True)
+class Lost:
+    """What could not be had."""
+
+    why: AudioError
+
+    def open(self) -> BinaryIO:
+        """Raises why."""
+        raise self.why
+
+
+Source = OnDisk | Slice | Zipped | InMemory | Lost
+
+
+def at_hand(given: object) -> object:
+    """What a process without a network can open: of a source at a URL its bytes; all else as it is given."""
+    if not isinstance(given, OnDisk | Slice | Zipped) or not isinstance(given.path, Url):
+        return given
+    try:
+        with given.open() as file:
+            data = file.read(MOST_IN_MEMORY + 1)
+    except (
+        Exception
+    ) as error:  # whatever the store's client, or the reader of an archive, makes of it
+        return Lost(AudioError("undecodable", f"{given.path}: cannot be read ({_reason(error)})"))
+    if len(data) > MOST_IN_MEMORY:
+        what = f"has more than {MOST_IN_MEMORY / 2**20:,.0f} MiB, the most that is read of a URL"
+        return Lost(AudioError("too-large", f"{given.path}: {what}; copy it to a disk"))
+    return InMemory(data)
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -158,7 +211,7 @@ class Member:
         return self.file if self.member is None else f"{self.file}: {self.member}"
 
 
-def is_container(path: Path) -> bool:
+def is_container(path: Place) -> bool:
     """Whether a file's name says that it holds other files."""
     return path.name.lower().endswith(CONTAINERS)
 
@@ -186,41 +239,48 @@ def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
                     raise AudioError("too-large", f"{name}: {most}; raise the limit")
     except AudioError:
         raise
+    except Unreachable as error:
+        raise AudioError("undecodable", f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:  # what the reader of an archive makes of damage
-        reason = str(error) or type(error).__name__
-        raise AudioError("undecodable", f"{name}: is damaged ({reason})") from error
+        raise AudioError("undecodable", f"{name}: is damaged ({_reason(error)})") from error
     return digest.hexdigest(), size
 
 
-def size_of(dataset: Path) -> int:
+def size_of(dataset: Place) -> int:
     """Bytes of a dataset's files, as far as `members` looks at them. Raises DatasetError."""
-    _require(dataset)
-    if not dataset.is_dir():
-        return dataset.stat().st_size
+    if not _is_folder(dataset):
+        return _size(dataset)
     return sum(_size(file) for file in _files(dataset, lambda error: None))
 
 
-def members(dataset: Path) -> Iterator[Member]:
+def members(dataset: Place) -> Iterator[Member]:
     """Every member of a dataset. Raises DatasetError if there is none of that name."""
-    _require(dataset)
-    if dataset.is_dir():
+    if _is_folder(dataset):
         yield from _of_folder(dataset)
     elif dataset.name.lower().endswith(MANIFESTS):
         yield from _of_manifest(dataset)
     elif is_container(dataset):
         yield from _of_container(dataset, dataset.name)
     else:
-        yield Member(as_text(dataset.name), None, 0, dataset.stat().st_size, OnDisk(dataset))
+        yield Member(as_text(dataset.name), None, 0, _size(dataset), OnDisk(dataset))
 
 
-def _require(dataset: Path) -> None:
-    if not dataset.exists():
-        raise DatasetError(f"{dataset}: no such file or folder; name the dataset to scan")
-
-
-def _size(path: Path) -> int:
+def _is_folder(dataset: Place) -> bool:
+    """Whether a dataset is a folder. Raises DatasetError if it is nothing at all."""
     try:
-        return path.stat().st_size
+        if isinstance(dataset, Url):
+            return dataset.is_folder()
+        if dataset.exists():
+            return dataset.is_dir()
+        reason = "no such file or folder"
+    except Unreachable as error:
+        reason = str(error.strerror)
+    raise DatasetError(f"{dataset}: {reason}; name the dataset to scan")
+
+
+def _size(path: Place) -> int:
+    try:
+        return path.bytes() if isinstance(path, Url) else path.stat().st_size
     except OSError:
         return 0
 
@@ -228,8 +288,12 @@ def _size(path: Path) -> int:
 # Folders
 
 
-def _files(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+def _files(folder: Place, unreadable: Callable[[OSError], None]) -> Iterator[Place]:
     """Sounds and containers below a folder, in order of name; hidden ones are left out."""
+    if isinstance(folder, Url):
+        files = folder.files(unreadable)
+        yield from (file for file in files if is_sound(file.name) or is_container(file))
+        return
     for where, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -238,9 +302,9 @@ def _files(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path
                 yield path
 
 
-def _of_folder(folder: Path) -> Iterator[Member]:
-    def relative(path: Path | str) -> str:
-        return as_text(Path(path).relative_to(folder).as_posix())
+def _of_folder(folder: Place) -> Iterator[Member]:
+    def relative(path: Place | str) -> str:
+        return as_text(str(PurePosixPath(str(path)).relative_to(str(folder))))
 
     unread: list[OSError] = []
     for path in _files(folder, unread.append):
@@ -265,7 +329,7 @@ def _bad(file: str, member: str | None, index: int, weight: int, kind: Any, what
 # Containers
 
 
-def _of_container(path: Path, name: str, *, in_folder: bool = False) -> Iterator[Member]:
+def _of_container(path: Place, name: str, *, in_folder: bool = False) -> Iterator[Member]:
     """The members of an archive or a Parquet file, up to where it is damaged."""
     weight, index = 0, 0
     try:
@@ -277,13 +341,12 @@ def _of_container(path: Path, name: str, *, in_folder: bool = False) -> Iterator
         if not in_folder:  # where there are others, a table without sounds is only that
             raise
     except _DAMAGE as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        what = f"is damaged ({reason}); what comes after {index} members is not looked at"
+        what = f"is damaged ({_reason(error)}); what comes after {index} members is not looked at"
         left = max(0, _size(path) - weight)
         yield _bad(as_text(name), None, index, left, "undecodable", what)
 
 
-def _reader(path: Path) -> Callable[[Path, str], Iterator[Member]]:
+def _reader(path: Place) -> Callable[[Place, str], Iterator[Member]]:
     name = path.name.lower()
     if name.endswith(".zip"):
         return _of_zip
@@ -317,11 +380,11 @@ _DAMAGE = _damage()
 
 
 @lru_cache(maxsize=2)
-def _zip(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+def _zip(path: Place) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path.open("rb") if isinstance(path, Url) else path)
 
 
-def _of_zip(path: Path, name: str) -> Iterator[Member]:
+def _of_zip(path: Place, name: str) -> Iterator[Member]:
     for number, info in enumerate(_zip(path).infolist()):
         weight, member = info.compress_size, as_text(info.filename)
         if info.is_dir():
@@ -344,7 +407,7 @@ def _nested(file: str, member: str, index: int, weight: int) -> Member:
     return _bad(file, member, index, weight, "undecodable", what)
 
 
-def _of_tar(path: Path, name: str) -> Iterator[Member]:
+def _of_tar(path: Place, name: str) -> Iterator[Member]:
     """Members of a tar file; sounds wait for the JSON that may follow under the same name."""
     waiting: list[Member] = []
     labels: dict[str, Labels] = {}
@@ -372,7 +435,7 @@ def _stem(name: str) -> str:
     return f"{folder}/{last.partition('.')[0]}"
 
 
-def _tar_members(path: Path, name: str, labels: dict[str, Labels]) -> Iterator[Member]:
+def _tar_members(path: Place, name: str, labels: dict[str, Labels]) -> Iterator[Member]:
     """Sounds, problems and sidecars of a tar file; a sidecar has neither source nor problem."""
     seen = 0
     with (
@@ -422,7 +485,7 @@ def _sidecar(data: bytes) -> Labels:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[tuple[Any, bool]]:
+def _unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
     """A file's content, decompressed if its name says that it is compressed, and whether it is not."""
     name = path.name.lower()
     with path.open("rb") as file:
@@ -451,7 +514,7 @@ class _SliceOf(io.RawIOBase):
     """A part of a file as a file."""
 
     def __init__(self, of: Slice) -> None:
-        self._file = of.path.open("rb", buffering=0)
+        self._file: Any = of.path.open("rb", buffering=0)
         self._of = of
         self._at = 0
 
@@ -481,10 +544,11 @@ class _SliceOf(io.RawIOBase):
 # Parquet
 
 
-def _of_parquet(path: Path, name: str) -> Iterator[Member]:
+def _of_parquet(path: Place, name: str) -> Iterator[Member]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, buffer_size=2**20) as file:
+    where = path.open("rb") if isinstance(path, Url) else path
+    with pq.ParquetFile(where, buffer_size=2**20) as file:
         sounds = _sound_column(file.schema_arrow)
         if sounds is None:
             raise _NoSounds(
@@ -496,7 +560,7 @@ def _of_parquet(path: Path, name: str) -> Iterator[Member]:
             for column in file.schema_arrow
             if column.name != sounds and _is_plain(column.type)
         ]
-        share = path.stat().st_size // max(1, file.metadata.num_rows)
+        share = _size(path) // max(1, file.metadata.num_rows)
         row = 0
         for batch in file.iter_batches(_ROWS, columns=[sounds, *described], use_threads=False):
             columns = {column: batch.column(column) for column in batch.schema.names}
@@ -507,7 +571,7 @@ def _of_parquet(path: Path, name: str) -> Iterator[Member]:
                 row += 1
 
 
-def _of_row(path: Path, name: str, row: int, weight: int, sound: Any, labels: Labels) -> Member:
+def _of_row(path: Place, name: str, row: int, weight: int, sound: Any, labels: Labels) -> Member:
     if isinstance(sound, bytes):
         sound = {"bytes": sound}
     sound = sound or {}
@@ -549,7 +613,7 @@ def _is_plain(kind: Any) -> bool:
 # Manifests
 
 
-def _of_manifest(path: Path) -> Iterator[Member]:
+def _of_manifest(path: Place) -> Iterator[Member]:
     name = as_text(path.name)
     with _unpacked(path) as (stream, plain):
         position = stream.tell if plain else stream.position
@@ -573,7 +637,7 @@ def _of_manifest(path: Path) -> Iterator[Member]:
             raise DatasetError(f"{path}: cannot be read ({error})") from error
 
 
-def _rows(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Place, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     kind = path.name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
     if kind in ("csv", "tsv"):
         yield from csv.DictReader(lines, delimiter="\t" if kind == "tsv" else ",")
@@ -611,7 +675,7 @@ class _Raw(io.RawIOBase):
 
 
 def _named(
-    folder: Path, where: str, name: str, member: str, index: int, weight: int, labels: Labels
+    folder: Place, where: str, name: str, member: str, index: int, weight: int, labels: Labels
 ) -> Member:
     """A file that a table names: one in the table's folder or below."""
     path = folder / where
@@ -621,8 +685,10 @@ def _named(
     return Member(name, member, index, weight, OnDisk(path), labels)
 
 
-def _is_below(path: Path, folder: Path) -> bool:
+def _is_below(path: Place, folder: Place) -> bool:
     """Whether a path, its dots and links followed, stays in a folder."""
+    if isinstance(path, Url) or isinstance(folder, Url):
+        return isinstance(path, Url) and isinstance(folder, Url) and path.is_below(folder)
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a NUL, a loop of links

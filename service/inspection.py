@@ -106,7 +106,7 @@ def scan(
 
     from fingerprint.hypotheses import LADDER
     from service.cluster import jobs_of, join
-    from service.dataset import size_of
+    from service.dataset import place, size_of
     from service.journal import LOCK, Journal, JournalError
     from service.listen import EVIDENCE, Task
     from service.report import write_report
@@ -116,15 +116,16 @@ def scan(
     settings = current_settings()
     encoder = load_encoder()
     library = open_library(settings, encoder, searchable=True)
-    path, report = Path(dataset), Path(folder)
+    where, report = place(dataset), Path(folder)
     if settings.ray is not None:
         join(settings.ray)
-        path, report = path.absolute(), report.absolute()
+        report = report.absolute()
+        where = where.absolute() if isinstance(where, Path) else where
     if hypotheses > len(LADDER):
         raise click.UsageError(f"--hypotheses {hypotheses}: there are {len(LADDER)}")
-    total = size_of(path)
+    total = size_of(where)
     scanned = {
-        "dataset": as_text(path.resolve()),
+        "dataset": as_text(where.resolve() if isinstance(where, Path) else str(where)),
         "encoder": encoder.id,
         "probe": "yes" if probe else "no",
         "thorough": "yes" if thorough else "no",
@@ -164,7 +165,7 @@ def scan(
                 bar.update(member.weight)
 
             complete = scan_dataset(
-                path,
+                where,
                 journal,
                 task,
                 jobs=jobs_of(settings),

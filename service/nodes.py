@@ -45,16 +45,17 @@ class Node:
         setup: Callable[..., None],
         given: tuple[Any, ...],
         before: Callable[[], None] | None,
+        at_hand: Callable[[object], object],
     ) -> None:
-        self._workers = Workers(1, bounds, setup, *given, before=before)
+        self._workers = Workers(1, bounds, setup, *given, before=before, at_hand=at_hand)
 
     def version(self) -> tuple[Version, str]:
         """What is installed here, and where that is, once the process is there."""
         return self._workers.submit(_version).result(), here()
 
-    def do(self, work: Callable[[], Any]) -> Any:
+    def do(self, work: "partial[Any]") -> Any:
         """What work() returns or raises."""
-        return self._workers.submit(work).result()
+        return self._workers.submit(work.func, *work.args, **work.keywords).result()
 
 
 def _version() -> Version:
@@ -64,7 +65,7 @@ def _version() -> Version:
 class _Work(NamedTuple):
     """Something to do, for whom, and how often its actor was lost."""
 
-    do: Callable[[], Any]
+    do: "partial[Any]"
     future: "Future[Any]"
     lost: int = 0
 
@@ -79,8 +80,9 @@ class Nodes:
         setup: Callable[..., None],
         *given: Any,
         before: Callable[[], None] | None = None,
+        at_hand: Callable[[object], object] = lambda given: given,
     ) -> None:
-        """setup, before : as of `service.workers.Workers`
+        """setup, before, at_hand : as of `service.workers.Workers`
 
         Raises ClusterError if no node has a core for any, or one has another version, and what `setup`
         raised.
@@ -88,7 +90,7 @@ class Nodes:
         self._version = _version()
         node: Any = ray.remote(Node)
         options = node.options(num_cpus=1, scheduling_strategy="SPREAD")
-        self._start = partial(options.remote, bounds, setup, given, before)
+        self._start = partial(options.remote, bounds, setup, given, before, at_hand)
         self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
         self._closing = Event()
         actors = [self._start() for _ in range(count)]

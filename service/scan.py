@@ -12,18 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
 from index.database import dial
-from service.dataset import Member, identify, members
+from service.dataset import Member, Place, at_hand, identify, members
 from service.journal import Journal, Noted
 from service.listen import Heard, Task, listen, set_up
 from service.query import ClipError
-from service.workers import Bounds, Workers
+from service.workers import Bounds, WorkerDied, Workers
 
 if TYPE_CHECKING:
     from service.nodes import Nodes
@@ -37,7 +35,7 @@ OnDone = Callable[[Member, Heard | None], None]
 
 
 def scan(
-    dataset: Path,
+    dataset: Place,
     journal: Journal,
     task: Task,
     *,
@@ -56,7 +54,7 @@ def scan(
     bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
     before = partial(dial, task.database)
     with (
-        _workers(cluster)(jobs, bounds, set_up, task, before=before) as workers,
+        _workers(cluster)(jobs, bounds, set_up, task, before=before, at_hand=at_hand) as workers,
         ThreadPoolExecutor(jobs) as here,
     ):
         work = _Work(journal, workers, on_done, 2 * jobs)
@@ -99,25 +97,27 @@ def _identified(
     found: Iterator[Member], readers: "Workers | Nodes | ThreadPoolExecutor", ahead: int, task: Task
 ) -> Iterator[tuple[Member, Identity | None]]:
     """Members with what their content is, in order; None where it is not read, as in probing."""
-    waiting: deque[tuple[Member, Future[Identity | None]]] = deque()
+    waiting: deque[tuple[Member, Future[tuple[str, int]] | None]] = deque()
     for member in found:
-        waiting.append((member, readers.submit(_identify, member, task.limits, task.probe)))
+        future = None
+        if member.source is not None and not task.probe:
+            future = readers.submit(identify, member.source, member.name, task.limits)
+        waiting.append((member, future))
         if len(waiting) > ahead:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield _identity(*waiting.popleft())
     for member, future in waiting:
-        yield member, future.result()
+        yield _identity(member, future)
 
 
-def _identify(member: Member, limits: Limits, probe: bool) -> Identity | None:
-    if member.problem is not None or member.source is None:
-        return member.problem
-    if probe:
-        return None
+def _identity(
+    member: Member, future: "Future[tuple[str, int]] | None"
+) -> tuple[Member, Identity | None]:
     try:
-        return identify(member.source, member.name, limits)
+        return member, member.problem if future is None else future.result()
+    except WorkerDied as error:
+        return member, AudioError(error.type, f"{member.name}: {error.detail}")
     except AudioError as error:
-        return error
+        return member, error
 
 
 class _Work:

@@ -58,12 +58,15 @@ class Workers:
         setup: Callable[..., None],
         *given: Any,
         before: Callable[[], None] | None = None,
+        at_hand: Callable[[object], object] = lambda given: given,
     ) -> None:
         """setup(*given) : what every process does first
 
         before : what it does while it has a network, and no thread beside its own
+        at_hand : makes of what work is given, here, where there is a network, what it can use without
         """
         self._bounds = bounds
+        self._at_hand = at_hand
         self._setup = (setup, given)
         self._before = before
         self._threads = ThreadPoolExecutor(count, "worker")
@@ -86,8 +89,11 @@ class Workers:
         """Have work(*args) done; its future raises AudioError if the worker died of it."""
         return self._threads.submit(self._have_done, partial(work, *args, **kwargs))
 
-    def _have_done(self, work: Callable[[], R]) -> R:
-        bounded = partial(_bounded, self._bounds.seconds, work)
+    def _have_done(self, work: partial[R]) -> R:
+        given = map(self._at_hand, work.args)
+        bounded = partial(
+            _bounded, self._bounds.seconds, partial(work.func, *given, **work.keywords)
+        )
         try:
             future = self._process().submit(bounded)
         except BrokenProcessPool:  # it was ended while it had nothing to do
@@ -102,7 +108,7 @@ class Workers:
             if spent >= self._bounds.seconds:
                 limit = f"not done after {self._bounds.seconds:g} s"
                 detail = f"{limit}; it is damaged or made to be slow"
-                raise AudioError("timeout", detail, spent) from None
+                raise WorkerDied("timeout", detail, spent) from None
             detail = "decoding it ended the decoder; it is damaged or made to do harm"
             raise WorkerDied("undecodable", detail, spent) from None
 

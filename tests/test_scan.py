@@ -21,8 +21,10 @@ import pytest
 import zstandard
 from command import Earmark
 from melodies import RATE, melody, write
+from webhdfs import served
 
 from fingerprint.errors import AudioError
+from service.dataset import DatasetError, place, size_of
 from service.workers import Bounds, WorkerError, Workers
 
 Report = tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]
@@ -288,6 +290,53 @@ def test_a_manifest_leads_nowhere_outside_its_folder(
     earmark("scan", manifest, "--report", tmp_path / "report", status=1)
     _, files, _ = report(tmp_path / "report")
     assert [row["status"] for row in files] == ["match"] + 5 * ["failed"]
+
+
+def test_a_dataset_at_a_url_is_reported_as_one_on_the_disk(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    dump = put(
+        tmp_path / "dump",
+        {**sounds, "why?/100%.ogg": sounds["all.ogg"], ".hid.ogg": b"", "deep/n.txt": b""},
+    )
+    for container in (as_zip, as_tar, as_tar_gz, as_parquet):
+        container(dump / "deep", sounds)
+    put(dump, {"text.mp3": b"a letter\n" * 50, "noise.tar": b"no" * 500, "noise.zip": bytes(2000)})
+    earmark("scan", dump, "--report", tmp_path / "disk", status=1)
+    with served(tmp_path) as url:
+        earmark("scan", f"{url}/dump", "--report", tmp_path / "url", status=1)
+    for name in ("files", "segments", "errors"):
+        assert rows(tmp_path / "url" / f"{name}.csv") == rows(tmp_path / "disk" / f"{name}.csv")
+    assert report(tmp_path / "url")[0]["matched_files"] == 11
+
+
+def test_a_manifest_at_a_url_leads_nowhere_outside_its_folder(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    put(tmp_path, {"secret.flac": sounds["inside.flac"], "set/in.flac": sounds["inside.flac"]})
+    with served(tmp_path) as url:
+        paths = ["in.flac", "../secret.flac", "/secret.flac", f"{url}/secret.flac", "gone.flac"]
+        lines = "".join(json.dumps({"path": path}) + "\n" for path in paths)
+        put(tmp_path / "set", {"list.jsonl": lines.encode()})
+        earmark("scan", f"{url}/set/list.jsonl", "--report", tmp_path / "report", status=1)
+    _, files, _ = report(tmp_path / "report")
+    assert [row["status"] for row in files] == ["match"] + 4 * ["failed"]
+
+
+def test_a_url_that_cannot_be_read_is_told_of(
+    earmark: Earmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = earmark("scan", "sftpp://host/dump", "--report", tmp_path / "report", status=2)
+    assert "sftpp://host/dump: is no URL that can be read: Protocol not known" in done.stderr
+    assert not (tmp_path / "report").exists()
+    with served(tmp_path) as url, pytest.raises(DatasetError, match="gone: no such file or folder"):
+        size_of(place(f"{url}/gone"))
+    with pytest.raises(DatasetError, match=r"127.0.0.1:\d+/dump: .*refused") as error:
+        size_of(place(f"{url.replace('//', '//ada:secret@')}/dump"))
+    assert "secret" not in str(error.value)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(DatasetError, match="s3://bucket/dump: cannot be read: Install s3fs"):
+        place("s3://ada:secret@bucket/dump")
 
 
 # A scan that kills itself, by a signal that nothing can catch, when so many members are done.

@@ -183,10 +183,11 @@ class Counting(Snapshot):
 
     asked: ClassVar[Counter[str]] = Counter()
 
-    def nearest(self, embeddings, count, probes, compared):
-        self.asked["votes"] += len(embeddings)
-        self.asked["most votes at once"] = max(self.asked["most votes at once"], len(embeddings))
-        return super().nearest(embeddings, count, probes, compared)
+    def nearest_to_each(self, passages, count, probes, compared):
+        votes = sum(map(len, passages))
+        self.asked["votes"] += votes
+        self.asked["most votes at once"] = max(self.asked["most votes at once"], votes)
+        return super().nearest_to_each(passages, count, probes, compared)
 
     def codes(self, recording, first, end):
         self.asked["codes"] += end - first

@@ -1,0 +1,138 @@
+"""Files and folders at URLs: what a dataset asks of a path, through fsspec and the clients installed."""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+
+class Unreachable(OSError):
+    """What is at a URL, or should be, and cannot be had; `strerror` says why."""
+
+    def __init__(self, error: BaseException, url: "Url") -> None:
+        while error.__cause__ is not None:  # of what a client says, the cause tells most
+            error = error.__cause__
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such file or folder" if missing else shown(str(error)) or type(error).__name__
+        super().__init__(None, reason, url)
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file or folder at a URL.
+
+    Attributes
+    ----------
+    given : the URL that the dataset was named by, of the same store
+    path : where in the store it is, as fsspec's client calls it
+    size : bytes, where the listing of its folder said so
+    """
+
+    given: str
+    path: str
+    size: int | None = None
+
+    @classmethod
+    def of(cls, url: str) -> "Url":
+        """Raises ValueError for a protocol that is not known, ImportError where its client is missing."""
+        return cls(url, _store(url)[1])
+
+    @property
+    def local(self) -> Path | None:
+        """The path that it is, if it is one of this machine (file://)."""
+        return Path(self.path) if "file" in self._store.protocol else None
+
+    def __str__(self) -> str:
+        """Without passwords and signatures."""
+        root = _store(self.given)[1].rstrip("/")
+        if self.path.startswith(root):
+            return shown(self.given.rstrip("/") + self.path.removeprefix(root))
+        return shown(f"{self.given.partition('://')[0]}://{self.path}")
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return posixpath.basename(str(self))
+
+    @property
+    def parent(self) -> "Url":
+        """The folder it is in."""
+        return Url(self.given, posixpath.dirname(self.path))
+
+    def __truediv__(self, name: str) -> "Url":
+        return Url(self.given, posixpath.join(self.path, name))
+
+    def is_below(self, folder: "Url") -> bool:
+        """Whether it stays in a folder, its dots followed."""
+        return posixpath.normpath(self.path).startswith(f"{posixpath.normpath(folder.path)}/")
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        """It, for reading. Raises Unreachable."""
+        try:
+            return cast(BinaryIO, self._store.open(self.path, mode))
+        except Exception as error:
+            raise Unreachable(error, self) from None
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder; on a web server, those are that end in a slash.
+
+        Raises Unreachable, also where there is nothing at all.
+        """
+        try:
+            if self.path.endswith("/"):
+                return bool(self._store.ls(self.path) is not None)
+            return bool(self._store.info(self.path)["type"] == "directory")
+        except Exception as error:
+            raise Unreachable(error, self) from None
+
+    def bytes(self) -> int:
+        """Its size; 0 where it is not known."""
+        if self.size is not None:
+            return self.size
+        try:
+            return self._store.size(self.path) or 0
+        except Exception:
+            return 0
+
+    def files(self, unreadable: Callable[[OSError], None]) -> Iterator["Url"]:
+        """The files below a folder, top down, in order of name, without hidden ones."""
+        try:
+            listed = self._store.ls(self.path, detail=True)
+        except Exception as error:
+            unreadable(Unreachable(error, self))
+            return
+        self._store.invalidate_cache(self.path)  # of millions of files it would be large
+        found = sorted((posixpath.basename(it["name"].rstrip("/")), it) for it in listed)
+        folders = []
+        for name, it in found:
+            below = self / name
+            if name.startswith(".") or it["name"].rstrip("/") == self.path.rstrip("/"):
+                continue
+            if it["type"] == "directory":
+                folders.append(below)
+            else:
+                yield Url(self.given, below.path, it.get("size") or 0)
+        for folder in folders:
+            yield from folder.files(unreadable)
+
+    @property
+    def _store(self) -> Any:
+        return _store(self.given)[0]
+
+
+def shown(text: str) -> str:
+    """A text with URLs in it, without the passwords and signatures in these."""
+    text = re.sub(r"://[^/@\s]*@", "://", text)
+    return re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text)
+
+
+@lru_cache(maxsize=16)
+def _store(url: str) -> tuple[Any, str]:
+    """fsspec's client for a URL, and what it calls what is there."""
+    from fsspec.core import url_to_fs
+
+    store, path = url_to_fs(url)
+    return store, str(path)
