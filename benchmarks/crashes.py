@@ -38,8 +38,9 @@ from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import compaction, segment
 from index.compaction import compact
+from index.database import BESIDE
 from index.errors import LibraryError
-from index.library import Library
+from index.library import PATIENCE, Library
 from index.recording import Metadata
 from index.verify import orphans, verify
 
@@ -143,10 +144,11 @@ def fingerprint(encoder: Encoder, seed: int, every: int = REFERENCE_EVERY) -> Fi
     )
 
 
-def check(path: Path, encoder: Encoder, allowed: list[State]) -> State:
+def check(path: Path, encoder: Encoder, allowed: list[State], url: sql.URL = BESIDE) -> State:
     """The state that a library is in: an allowed one, whole, searchable, and open to the next writer."""
-    library = Library.open(path, encoder)
-    with library.writer():
+    library = Library.open(path, encoder, url=url)
+    # a server has still to learn that who was killed is gone, and what it may have confirmed
+    with library.writer(wait=0.0 if url == BESIDE else PATIENCE):
         pass
     assert not orphans(library)
     damages = list(verify(library))
@@ -175,6 +177,7 @@ def child(
     state: State,
     work: Callable[[State], Operation | None],
     fault: Callable[[], None],
+    url: sql.URL = BESIDE,
 ) -> tuple[int, int]:
     """Fork a process that works on the library until `work` gives nothing more, or it dies.
 
@@ -187,7 +190,7 @@ def child(
         return process, reading
     status = 1
     try:
-        library = Library.open(path, encoder)
+        library = Library.open(path, encoder, url=url)
         fault()
         while (what := work(state)) is not None:
             _tell(writing, "begin", what)

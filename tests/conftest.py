@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import jsonschema
 import numpy as np
@@ -89,9 +90,17 @@ def kind() -> str:
 
 
 @pytest.fixture
-def database(kind: str, request: pytest.FixtureRequest) -> sql.URL:
-    """Where this test's catalogue and jobs are: in files, or in PostgreSQL."""
-    return BESIDE if kind == "sqlite" else request.getfixturevalue("server").new()
+def new_database(kind: str, request: pytest.FixtureRequest) -> Callable[[], sql.URL]:
+    """Gives a library's database, another each time: in files, or in PostgreSQL."""
+    if kind == "sqlite":
+        return lambda: BESIDE
+    return cast(postgresql.Server, request.getfixturevalue("server")).new
+
+
+@pytest.fixture
+def database(new_database: Callable[[], sql.URL]) -> sql.URL:
+    """Where this test's catalogue and jobs are."""
+    return new_database()
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
+from conftest import BOTH
 
 from benchmarks import crashes
 from fingerprint.encoder import Encoder
@@ -37,21 +39,24 @@ def _next(waiting: Iterator, state: crashes.State) -> crashes.Operation | None:
     return next(waiting, None)
 
 
-def test_a_kill_at_any_step_leaves_the_last_commit(tmp_path: Path) -> None:
+@BOTH
+def test_a_kill_at_any_step_leaves_the_last_commit(
+    new_database: Callable[[], sql.URL], tmp_path: Path
+) -> None:
     """Every system call and SQL statement of a sequence of commits is the last one, in turn."""
     step, status = 0, signal.SIGKILL
     seen = set()
     while status == signal.SIGKILL:
         step += 11  # each run has other steps before it, so other moments are met
-        path = tmp_path / str(step)
-        library = Library.open(path, ENCODER, create=True)
+        path, url = tmp_path / str(step), new_database()
+        library = Library.open(path, ENCODER, url=url, create=True)
         state: crashes.State = {}
         for what in FIRST:
             crashes.perform(library, ENCODER, what)
             state = crashes.after(state, what)
         library.close()
         process, reading = crashes.child(
-            path, ENCODER, state, partial(_next, iter(THEN)), partial(crashes.die_at, step)
+            path, ENCODER, state, partial(_next, iter(THEN)), partial(crashes.die_at, step), url
         )
         told = crashes.understood(crashes.listen(reading), state)
         _, status = os.waitpid(process, 0)
@@ -59,10 +64,11 @@ def test_a_kill_at_any_step_leaves_the_last_commit(tmp_path: Path) -> None:
         if told.in_hand:
             seen.add(told.in_hand[0])
             allowed.append(crashes.after(told.acknowledged, told.in_hand))
-        state = crashes.check(path, ENCODER, allowed)
-        library = Library.open(path, ENCODER)
+        state = crashes.check(path, ENCODER, allowed, url)
+        library = Library.open(path, ENCODER, url=url)
         crashes.perform(library, ENCODER, ("ingest", [20]))
-        crashes.check(path, ENCODER, [crashes.after(state, ("ingest", [20]))])
+        library.close()
+        crashes.check(path, ENCODER, [crashes.after(state, ("ingest", [20]))], url)
     assert status == 0
     assert seen == {"ingest", "change", "remove", "compact"}
 
@@ -91,9 +97,9 @@ def test_system_calls_that_fail_lose_nothing(tmp_path: Path, fault: str) -> None
         assert counts["commits refused"]
 
 
-def _read(path: Path, seeds: range, finished, answers) -> None:
+def _read(path: Path, url: sql.URL, seeds: range, finished, answers) -> None:
     """Search for every sound until the writer is done; tell the revision and what was found."""
-    library = Library.open(path, ENCODER)
+    library = Library.open(path, ENCODER, url=url)
     told = []
     last = False
     while not last:
@@ -106,9 +112,12 @@ def _read(path: Path, seeds: range, finished, answers) -> None:
     answers.put(told)
 
 
-def test_eight_readers_see_committed_states_while_one_writes(tmp_path: Path) -> None:
+@BOTH
+def test_eight_readers_see_committed_states_while_one_writes(
+    database: sql.URL, tmp_path: Path
+) -> None:
     path = tmp_path / "library"
-    library = Library.open(path, ENCODER, create=True)
+    library = Library.open(path, ENCODER, url=database, create=True)
     seeds = range(6)
     state: crashes.State = {}
     history = {0: state}
@@ -125,7 +134,7 @@ def test_eight_readers_see_committed_states_while_one_writes(tmp_path: Path) -> 
     context = multiprocessing.get_context("fork")
     finished, answers = context.Event(), context.Queue()
     readers = [
-        context.Process(target=_read, args=(path, seeds, finished, answers), daemon=True)
+        context.Process(target=_read, args=(path, database, seeds, finished, answers), daemon=True)
         for _ in range(8)
     ]
     for reader in readers:

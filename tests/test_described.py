@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from command import Earmark
+from conftest import BOTH
 
 CASES = os.environ.get("CASES", "5")
 HERE = Path(__file__).parent
@@ -31,6 +32,7 @@ def address(earmark: Earmark, key: str, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@BOTH
 def test_nothing_is_answered_that_is_not_described(
     address: str, key: str, music: Path, tmp_path: Path
 ) -> None:
