@@ -1,7 +1,7 @@
 """What a Ray cluster costs: queries and scans in it beside the same without it, in turns, on one machine.
 
     python -m benchmarks.cluster [--recordings 400] [--clips 6] [--files 12] [--rounds 3] [--out FILE.json]
-    python -m benchmarks.cluster --equal [--out ANSWERS.json]
+    python -m benchmarks.cluster --equal [--out ANSWERS.jsonl]
 
 A cluster is started on this machine: a head, and a node of one core. The library holds composed works and
 mixtures of them (`benchmarks.simulation`) in eight segments of one size.
@@ -16,6 +16,7 @@ nothing else is at work; of the rounds the one that took least.
 
 With --equal, the clips of `benchmarks.run --size sample` are asked of that run's library instead, in this
 process and in 1 and 3 shards. How many are answered alike, in all figures, is told; exit status 1 unless all.
+Answers are kept in a file, so that a run that was stopped goes on; another code's are to be deleted.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -42,6 +43,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks import corpora
 from benchmarks.clips import make_clips
+from benchmarks.journal import Journal
 from benchmarks.run import SIZES, gather, material_of, plan_of
 from benchmarks.simulation import Simulation, metadata
 from benchmarks.works import RATE, WORKS, compose
@@ -62,7 +64,7 @@ from index.library import Library
 from index.recording import Metadata
 from index.search import Match
 from index.significance import MATCH, REVIEW
-from service.journal import Journal
+from service.journal import Journal as ScanJournal
 from service.listen import Task
 from service.query import match_of
 from service.scan import scan
@@ -233,7 +235,7 @@ def scans(
         done: list[Spent] = []
         with (
             tempfile.TemporaryDirectory(dir=at) as report,
-            closing(Journal.open(Path(report) / "r", {}, {}, resume=False)) as journal,
+            closing(ScanJournal.open(Path(report) / "r", {}, {}, resume=False)) as journal,
         ):
             scan(
                 dataset,
@@ -251,16 +253,13 @@ def scans(
     return least({ALONE: lambda: way(False), "cluster": lambda: way(True)}, rounds)
 
 
-def sample(encoder: Encoder) -> tuple[Path, dict[str, Fingerprint]]:
+def sample(encoder: Encoder) -> tuple[Path, Iterator[tuple[str, Path]]]:
     """A library of the works of the sample benchmark, a segment a shard; its clips, by id."""
     corpus = gather(SIZES["sample"], fetch=True, workers=1)
     plan = plan_of(SIZES["sample"], 1, corpus)
     at = corpora.cache_folder() / "runs" / f"sample-seed1-{plan.digest}"
     at.mkdir(parents=True, exist_ok=True)
-    clips: dict[str, Fingerprint] = {}
-    for clip in make_clips(material_of(plan, corpus), at):
-        with suppress(AudioError):  # silent ones, or what could not be made
-            clips[clip.id] = fingerprint(at / "clips" / f"{clip.id}.flac", encoder, QUERY_EVERY)
+    clips = make_clips(material_of(plan, corpus), at)
     works = plan.works("reference", "distractor")
     folder = at / f"library-{encoder.id}"
     with closing(Library.open(folder, encoder, create=True)) as library:
@@ -270,36 +269,43 @@ def sample(encoder: Encoder) -> tuple[Path, dict[str, Fingerprint]]:
                 for work in sorted({*works[first :: max(EQUAL)]} - there):
                     made = fingerprint(corpus.audio[work], encoder, REFERENCE_EVERY)
                     writer.add(made, Metadata(made.source, "benchmark", "open-licence", id=work))
-    return folder, clips
+    return folder, ((it.id, at / "clips" / f"{it.id}.flac") for it in clips if not it.problem)
 
 
-def answered_alike(
-    folder: Path, encoder: Encoder, clips: dict[str, Fingerprint], out: Path | None
-) -> bool:
-    """Whether shards answer every clip as this process does; how many they do is printed."""
-    answers: dict[str, list[dict[str, Any]]] = {}
+def answered(
+    folder: Path, encoder: Encoder, clips: Iterable[tuple[str, Path]], journal: Journal
+) -> None:
+    """Note what this process and shards answer to each clip that was not noted before."""
+    done = {entry["clip"] for entry in journal.entries}
+    with opened(folder, encoder, EQUAL) as libraries:
+        for clip, path in clips:
+            if clip not in done:
+                with suppress(AudioError):  # a silent one
+                    made = fingerprint(path, encoder, QUERY_EVERY)
+                    answers = {
+                        name: list(map(asdict, library.search(made)[0]))
+                        for name, library in libraries.items()
+                    }
+                    journal.append([{"clip": clip, "answers": answers}])
+
+
+def all_alike(entries: Sequence[dict[str, Any]]) -> bool:
+    """Whether shards answered every clip as this process did; how many they did is printed."""
     bits: Counter[str] = Counter()  # clips answered alike to the last bit…
     figures: Counter[str] = Counter()  # …and in all the figures that an answer has
-    known = matches = 0
-    with opened(folder, encoder, EQUAL) as libraries:
-        for clip, made in clips.items():
-            found = {name: library.search(made)[0] for name, library in libraries.items()}
-            expected = found.pop(ALONE)
-            answers[clip] = list(map(asdict, expected))
-            known += bool(expected)
-            matches += len(expected)
-            for name, them in found.items():
-                bits[name] += them == expected
-                if list(map(match_of, them)) == list(map(match_of, expected)):
-                    figures[name] += 1
-                else:
-                    print(f"{clip}, {name}: {them} and not {expected}", flush=True)
-    if out:
-        out.write_text(json.dumps(answers, indent=1))
-    print(f"{len(clips)} clips, {known} of them answered with {matches} matches; answered alike")
-    for name in found:
-        print(f"in {name}: {figures[name]}, to the last bit {bits[name]}", flush=True)
-    return all(figures[name] == len(clips) for name in found)
+    expected = [entry["answers"].pop(ALONE) for entry in entries]
+    for entry, alone in zip(entries, expected, strict=True):
+        for name, them in entry["answers"].items():
+            bits[name] += them == alone
+            if [match_of(Match(**it)) for it in them] == [match_of(Match(**it)) for it in alone]:
+                figures[name] += 1
+            else:
+                print(f"{entry['clip']}, {name}: {them} and not {alone}", flush=True)
+    known = [alone for alone in expected if alone]
+    print(f"{len(entries)} clips, {len(known)} of them answered, {sum(map(len, known))} matches")
+    for name, count in figures.items():
+        print(f"in {name}: {count} answered alike, {bits[name]} of them to the last bit")
+    return all(figures[f"{count} shards"] == len(entries) for count in EQUAL)
 
 
 def main() -> None:
@@ -317,8 +323,10 @@ def main() -> None:
     encoder = Encoder.load()
     if args.equal:
         folder, asked = sample(encoder)
+        journal = Journal(args.out or folder.with_suffix(".answers.jsonl"))
         with cluster():
-            sys.exit(not answered_alike(folder, encoder, asked, args.out))
+            answered(folder, encoder, asked, journal)
+        sys.exit(not all_alike(journal.entries))
     works = sounds(6)
     with tempfile.TemporaryDirectory() as at, cluster():
         folder = Path(at) / "library"

@@ -86,7 +86,8 @@ def scan(
 
     DATASET is a folder, a zip or tar file (also .tar.gz, .tar.zst; WebDataset shards with their JSON),
     a Parquet file with a column of {bytes, path}, or a manifest of paths (.jsonl, .csv, .tsv, also
-    .gz and .zst) relative to itself. In a folder, sounds are known by their extension, and archives and
+    .gz and .zst) relative to itself; or the URL of such (s3://…, with fsspec and the store's client
+    installed). In a folder, sounds are known by their extension, and archives and
     Parquet files are looked into. Nothing is unpacked to disk. Files of the same content are heard once.
 
     DIR gets report.html, summary.json, files and segments (.csv and .parquet) and errors.csv. A scan
@@ -95,7 +96,7 @@ def scan(
     is 1 in the end.
 
     With --ray, the nodes of a Ray cluster read and hear the files, --jobs of them at a time (default: one
-    per core of the cluster). Library, DATASET and DIR are folders that all nodes share.
+    per core of the cluster). Library, DATASET and DIR are where all nodes see them.
 
     \b
     JSON: the line of summary.json.

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
@@ -17,6 +18,7 @@ import soxr
 from command import Earmark
 from embeddings import noisy, query, reference, track
 from melodies import RATE, melody, write
+from webhdfs import served
 
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
@@ -341,6 +343,21 @@ def test_a_scan_is_the_same_when_a_node_dies_in_it(
     for summary in summaries:
         del summary["elapsed_seconds"], summary["real_time_factor"]
     assert summaries[0] == summaries[1] and summaries[0]["files"] == 10
+
+
+def test_the_cluster_scans_a_dataset_at_a_url(
+    nodes: Cluster, command: Earmark, tmp_path: Path
+) -> None:
+    write(tmp_path / "dump" / "0.flac", melody(0, 20.0)[4 * RATE : 12 * RATE])
+    with zipfile.ZipFile(tmp_path / "dump" / "1.zip", "w") as archive:
+        archive.write(tmp_path / "clip.wav", "deep/clip.wav")
+    (tmp_path / "dump" / "2.mp3").write_text("This is a letter, not music.\n" * 20)
+    command("scan", tmp_path / "dump", "--report", "alone", status=1)
+    with served(tmp_path) as url:
+        words = ("scan", f"{url}/dump", "--report", "far", "--ray", nodes.address, "--jobs", "1")
+        command(*words, status=1)
+    assert report(tmp_path / "far") == report(tmp_path / "alone")
+    assert len(report(tmp_path / "far")[1]) == 2
 
 
 def done(report: Path) -> int:
