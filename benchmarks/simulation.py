@@ -38,24 +38,30 @@ class Simulation:
 
     def __init__(self, real: Sequence[Embeddings], angle: float, encoder: Encoder) -> None:
         self.angle = angle
-        self._real = [x for x in real if len(x) >= 20]
-        self._mean = np.concatenate(self._real).mean(axis=0)
+        long_enough = [x for x in real if len(x) >= 20]
+        self._mean = np.concatenate(long_enough).mean(axis=0)
+        self._real = [x - self._mean for x in long_enough]
         self._encoder = encoder
         self._steps = round(SECONDS / (encoder.step * REFERENCE_EVERY))
 
     def embeddings(self, number: int) -> Embeddings:
         """Of the recording of that number [shape=(n, dimension)]; always the same."""
         rng = np.random.default_rng([number, round(self.angle)])
-        a, b = (self._stretch(rng) - self._mean for _ in range(2))
+        a, b = (self._stretch(rng) for _ in range(2))
         angle = np.radians(self.angle)
-        x = self._mean + np.cos(angle) * a + np.sin(angle) * b
-        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+        a *= np.float32(np.cos(angle))
+        b *= np.float32(np.sin(angle))
+        a += b
+        a += self._mean
+        a /= np.sqrt(np.einsum("nd,nd->n", a, a))[:, None]
+        return a
 
     def recording(self, number: int) -> Fingerprint:
         """What ingest would make of it."""
         return stored(self.embeddings(number), self._encoder, number)
 
     def _stretch(self, rng: np.random.Generator) -> Embeddings:
+        """A stretch of a real recording, less the mean."""
         x = self._real[rng.integers(len(self._real))]
         return x[(np.arange(self._steps) + rng.integers(len(x))) % len(x)]
 

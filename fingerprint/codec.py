@@ -26,6 +26,10 @@ class Codec:
         # nearest is the one of largest product once half its squared length is taken off
         self._half_coarse = 0.5 * np.sum(self.coarse**2, axis=1)
         self._half_entries = 0.5 * np.sum(self.codebooks**2, axis=2)
+        # side by side in each dimension, of which there are as many as the kernel takes at a time
+        self._entries = np.ascontiguousarray(
+            np.pad(self.codebooks.transpose(0, 2, 1), ((0, 0), (0, -width % 4), (0, 0)))
+        )
 
     @property
     def code_size(self) -> int:
@@ -37,12 +41,14 @@ class Codec:
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         """Lists [shape=(n,)] and codes [shape=(n, code_size)] of embeddings [shape=(n, dimension)]."""
         lists = self.lists(embeddings)
-        residuals = embeddings - self.coarse[lists]
         codes = np.empty((len(embeddings), self.code_size), np.uint8)
-        width = self.codebooks.shape[2]
-        for s, book in enumerate(self.codebooks):
-            part = residuals[:, s * width : (s + 1) * width]
-            codes[:, s] = np.argmax(part @ book.T - self._half_entries[s], axis=1)
+        _quantise(
+            embeddings - self.coarse[lists],
+            self._entries,
+            self._half_entries,
+            self.codebooks.shape[2],
+            codes,
+        )
         return lists, codes
 
     def lists(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -51,7 +57,8 @@ class Codec:
         for first in range(0, len(embeddings), _ROWS):
             rows = slice(first, first + _ROWS)
             products = embeddings[rows] @ self.coarse.T
-            lists[rows] = np.argmax(products - self._half_coarse, axis=1)
+            products -= self._half_coarse
+            lists[rows] = np.argmax(products, axis=1)
         return lists
 
     def crowding(
@@ -75,6 +82,41 @@ class Codec:
         out = np.empty((len(lists), self.coarse.shape[1]), np.float32)
         _decode(lists, codes, self.coarse, self.codebooks, out)
         return out
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _quantise(residuals, entries, halves, width, out):
+    """out[i, s] = argmax_e residuals[i, slice s]·entries[s, :, e] - halves[s, e], the first of equal ones.
+
+    entries [shape=(slices, width, 256)], filled up with zeros to a width that four divide.
+    """
+    part = np.zeros(entries.shape[1], np.float32)
+    product = np.empty(256, np.float32)
+    largest = np.empty(128, np.float32)
+    for i in range(len(residuals)):
+        for s in range(len(entries)):
+            part[:width] = residuals[i, s * width : (s + 1) * width]
+            product[:] = 0
+            for c in range(0, len(part), 4):  # four at a time: their sum stays in a register
+                w, x, y, z = entries[s, c], entries[s, c + 1], entries[s, c + 2], entries[s, c + 3]
+                p, q, r, t = part[c], part[c + 1], part[c + 2], part[c + 3]
+                for e in range(256):
+                    product[e] = (((product[e] + p * w[e]) + q * x[e]) + r * y[e]) + t * z[e]
+            lengths = halves[s]
+            for e in range(256):
+                product[e] -= lengths[e]
+            # by halves: the maximum of floats in one loop would not be vectorised
+            for e in range(128):
+                largest[e] = max(product[e], product[e + 128])
+            half = 64
+            while half:
+                for e in range(half):
+                    largest[e] = max(largest[e], largest[e + half])
+                half //= 2
+            first = np.int32(256)
+            for e in range(256):
+                first = min(first, np.int32(e) if product[e] == largest[0] else np.int32(256))
+            out[i, s] = first
 
 
 @njit(cache=True, nogil=True)

@@ -5,7 +5,7 @@ recordings stay, as tombstones; what `compact` drops is their codes. The tables 
 in `index/migrations`; the same statements work on SQLite and PostgreSQL (see `index.database`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,11 +237,15 @@ class Placements:
 
 
 def placements(
-    connection: Connection, day: str | None = None, owner: str | None = None
+    connection: Connection,
+    day: str | None = None,
+    owner: str | None = None,
+    segments: Collection[int] | None = None,
 ) -> Placements:
     """Recordings present, in order of their codes.
 
-    With `day`, those whose licence had not ended; with `owner`, those that this owner sees.
+    With `day`, those whose licence had not ended; with `owner`, those that this owner sees; with
+    `segments`, those whose codes are in them.
     """
     columns = _recordings.c
     query = sql.select(columns.number, *_place_columns, columns.duration)
@@ -249,6 +253,8 @@ def placements(
     query = query.order_by(columns.segment, columns.first, columns.number)
     if day is not None:
         query = query.where(sql.or_(columns.licence_until.is_(None), columns.licence_until >= day))
+    if segments is not None:
+        query = query.where(columns.segment.in_(segments))
     # straight from the driver's rows: of a million, this takes a second
     kinds = [
         (field.name, "f8" if field.name == "duration" else "i8") for field in fields(Placements)
@@ -324,23 +330,27 @@ def find(
 
 
 # made once: to make it takes as long as to run it
-_same_audio = (
-    sql.select(*_recording_columns)
-    .where(
-        _present,
-        sql.or_(
-            _recordings.c.sha256 == sql.bindparam("file"),
-            _recordings.c.codes_sha256 == sql.bindparam("codes"),
-        ),
-    )
+_of_that_audio = sql.or_(
+    _recordings.c.sha256 == sql.bindparam("file"),
+    _recordings.c.codes_sha256 == sql.bindparam("codes"),
+)
+_like = (
+    sql.select(*_recording_columns, _of_that_audio.label("same_audio"))
+    .where(_present, sql.or_(_recordings.c.id == sql.bindparam("name"), _of_that_audio))
     .order_by(_recordings.c.number)
 )
 
 
-def same_audio(connection: Connection, sha256: str, codes_sha256: str | None) -> list[Recording]:
-    """Recordings present of that file, or of that sound as far as codes tell."""
-    rows = connection.execute(_same_audio, {"file": sha256, "codes": codes_sha256}).mappings()
-    return [_recording(row) for row in rows]
+def like(
+    connection: Connection, id: str, sha256: str, codes_sha256: str | None
+) -> list[tuple[Recording, bool]]:
+    """Recordings present of that id, that file or that sound as far as codes tell.
+
+    With each, whether its audio is the same.
+    """
+    wanted = {"name": id, "file": sha256, "codes": codes_sha256}
+    rows = connection.execute(_like, wanted).mappings()
+    return [(_recording(row), bool(row["same_audio"])) for row in rows]
 
 
 def page(

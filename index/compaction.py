@@ -77,7 +77,7 @@ def _merge(library: Library, writer: Writer, group: list[SegmentRow], by: str | 
     codec = library.encoder.codec
     numbers = [row.number for row in group]
     with writer.transaction() as connection:
-        here = catalogue.placements(connection).where(numbers)
+        here = catalogue.placements(connection, segments=numbers)
         parts: list[Codes] = []
         for row in group:
             inside = here.where([row.number])

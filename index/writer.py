@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
@@ -86,7 +86,7 @@ class Writer:
             raise LibraryError(f"{fingerprint.source}: not a reference fingerprint of this encoder")
         now = catalogue.now()
         recording = Recording(
-            **asdict(metadata) | {"id": metadata.id or self._new_id(fingerprint, metadata.owner)},
+            **vars(metadata) | {"id": metadata.id or fingerprint.sha256[:16]},
             sha256=fingerprint.sha256,
             duration=fingerprint.duration,
             ingested_at=now,
@@ -96,10 +96,15 @@ class Writer:
         recording.require_sound()
         codes = Codes(*library.encoder.codec.encode(fingerprint.embeddings))
         sound = codes.sha256()
-        present = self._find(fingerprint.sha256, sound if len(codes) else None, metadata.owner)
-        if present is not None:
-            return present, False
-        if self._get(recording.id) is not None:
+        like = self._like(recording.id, recording.sha256, sound if len(codes) else None)
+        for present, same_audio in like:
+            if same_audio and _may_know(recording.owner, present):
+                return present, False
+        named = next((present for present, _ in like if present.id == recording.id), None)
+        if named and metadata.id is None and not _may_know(recording.owner, named):
+            recording = replace(recording, id=_other_id(recording))
+            named = self._get(recording.id)
+        if named:
             raise ValueError(f"id {recording.id!r} is taken by another recording")
         self._added[recording.id] = _New(recording, codes, sound)
         self._events.append(Event("ingest", recording.id, _said(recording, sound)))
@@ -214,11 +219,9 @@ class Writer:
         """Files that no catalogue row names: left by a writer that was killed, or by compaction."""
         folder = self._library.path / "segments"
         with self._library.reading() as connection:
-            named = {
-                self._library.segment_path(row.number) for row in catalogue.segments(connection)
-            }
+            named = {segment.file_name(row.number) for row in catalogue.segments(connection)}
         try:
-            orphans = set(folder.iterdir()) - named
+            orphans = [file for file in folder.iterdir() if file.name not in named]
             if orphans and self._library.database.is_settled():
                 for file in orphans:
                     file.unlink(missing_ok=True)
@@ -245,24 +248,19 @@ class Writer:
             first += len(new.codes)
         catalogue.add_recordings(connection, rows)
 
-    def _new_id(self, fingerprint: Fingerprint, owner: str | None) -> str:
-        """An id from the file's hash; another one where another owner's private recording has it."""
-        id = fingerprint.sha256[:16]
-        there = self._get(id)
-        if there is None or _may_know(owner, there):
-            return id
-        return hashlib.sha256(f"{owner}\n{fingerprint.sha256}".encode()).hexdigest()[:16]
-
-    def _find(self, sha256: str, sound: str | None, owner: str | None) -> Recording | None:
-        """The recording present, or about to be, of that file or that sound, that an owner may know."""
-        for new in self._added.values():
-            same_audio = new.recording.sha256 == sha256 or new.sound == sound
-            if same_audio and _may_know(owner, new.recording):
-                return new.recording
+    def _like(self, id: str, sha256: str, sound: str | None) -> list[tuple[Recording, bool]]:
+        """What has that id, file or sound, or is about to; with each, whether its audio is the same."""
+        pending = [
+            (new.recording, new.recording.sha256 == sha256 or new.sound == sound)
+            for new in self._added.values()
+        ]
         with self._library.reading() as connection:
-            same = catalogue.same_audio(connection, sha256, sound)
-        same = [found for found in same if _may_know(owner, found)]
-        return next((found for found in same if found.id not in self._removed), None)
+            committed = catalogue.like(connection, id, sha256, sound)
+        return [pair for pair in pending if pair[1] or pair[0].id == id] + [
+            (self._changed_to_be(found), same)
+            for found, same in committed
+            if found.id not in self._removed
+        ]
 
     def _get(self, id: str) -> Recording | None:
         """The recording of that id as it will be after a commit."""
@@ -272,7 +270,11 @@ class Writer:
             return None
         with self._library.reading() as connection:
             found = catalogue.recording(connection, id)
-        return found and replace(found, **self._changed.get(id, {}))  # type: ignore[arg-type]
+        return found and self._changed_to_be(found)
+
+    def _changed_to_be(self, recording: Recording) -> Recording:
+        """A committed recording as it will be."""
+        return replace(recording, **self._changed.get(recording.id, {}))
 
 
 def _may_know(owner: str | None, recording: Recording) -> bool:
@@ -280,8 +282,13 @@ def _may_know(owner: str | None, recording: Recording) -> bool:
     return not recording.private or recording.owner == owner
 
 
+def _other_id(recording: Recording) -> str:
+    """An id by default where another owner's private recording has that of the file's hash."""
+    return hashlib.sha256(f"{recording.owner}\n{recording.sha256}".encode()).hexdigest()[:16]
+
+
 def _said(recording: Recording, sound: str) -> dict[str, Any]:
     """What the log tells of an ingest: all that is known of the recording, and its codes' hash."""
-    known = {name: value for name, value in asdict(recording).items() if value not in (None, False)}
+    known = {name: value for name, value in vars(recording).items() if value not in (None, False)}
     del known["id"]
     return known | {"codes_sha256": sound}
