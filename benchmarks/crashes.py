@@ -301,7 +301,8 @@ def rounds(
     Library.open(path, encoder, create=True).close()
     state: State = {}
     counts: Counter[str] = Counter()
-    check(path, encoder, [state])  # compiles the kernels before anything forks
+    check(path, encoder, [state])  # compiles the kernels before anything forks,
+    _hash(encoder, 0)  # and is hurt
     for number in range(kills):
         rng = np.random.default_rng([seed, number])
         way = "kill" if number % 2 else failing[number // 2 % len(failing)]
