@@ -3,6 +3,7 @@
 The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
 table[s, e] = q_s·codebook[s, e] (Jégou et al. 2011, asymmetric distance, for inner products). The tables
 of one query fit the innermost cache; the codes of a list are read where they lie in the mapped segments.
+Queries take turns at a few blocks, so that those that probe the same lists find their codes in a cache.
 
 Of equally similar embeddings that of the lower number is the nearer. So the nearest are the same in whatever
 parts, and in whatever order, the segments are searched.
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
 from index.segment import BLOCK, Segment
+
+TURN = 16_384  # embeddings that a query is compared with in a turn: 256 kB of codes of 16 bytes
 
 Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -44,6 +47,7 @@ def nearest(
     similarity = np.full((len(embeddings), count), -np.inf, np.float32)
     numbers = np.full((len(embeddings), count), -1, np.int64)
     close = np.take_along_axis(closeness, lists, axis=1)
+    blocks = max(1, TURN * len(codec.coarse) // (probes * BLOCK))
     for first, segment in segments.items():
         _scan(
             tables.reshape(len(embeddings), slices * entries),
@@ -54,6 +58,7 @@ def nearest(
             segment.codes,
             first,
             gone,
+            blocks,
             similarity,
             numbers,
         )
@@ -69,26 +74,31 @@ def merged(parts: Sequence[Nearest], count: int) -> Nearest:
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _scan(tables, close, lists, bounds, ids, codes, first, gone, similarity, numbers):
-    """Put the embeddings of one segment into each query's heap, whose root is its least near."""
+def _scan(tables, close, lists, bounds, ids, codes, first, gone, blocks, similarity, numbers):
+    """Put the embeddings of one segment, so many blocks in a turn, into each query's heap.
+
+    A heap's root is its least near.
+    """
     slices = codes.shape[1]
-    for i in range(len(tables)):
-        table = tables[i]
-        least = similarity[i, 0]
-        for block in range(len(bounds)):
-            for j in range(lists.shape[1]):
-                number = lists[i, j]
-                for place in range(bounds[block, number], bounds[block, number + 1]):
-                    if slices == 16:
-                        value = close[i, j] + _sum_of_16(table, codes, place)
-                    else:
-                        value = close[i, j] + _sum(table, codes, place)
-                    if value >= least:
-                        found = first + block * BLOCK + np.int64(ids[place])
-                        nearer = value > least or found < numbers[i, 0]
-                        if nearer and not _within(found, gone):
-                            _replace_least(similarity[i], numbers[i], value, found)
-                            least = similarity[i, 0]
+    for begin in range(0, len(bounds), blocks):
+        end = min(begin + blocks, len(bounds))
+        for i in range(len(tables)):
+            table = tables[i]
+            least = similarity[i, 0]
+            for block in range(begin, end):
+                for j in range(lists.shape[1]):
+                    number = lists[i, j]
+                    for place in range(bounds[block, number], bounds[block, number + 1]):
+                        if slices == 16:
+                            value = close[i, j] + _sum_of_16(table, codes, place)
+                        else:
+                            value = close[i, j] + _sum(table, codes, place)
+                        if value >= least:
+                            found = first + block * BLOCK + np.int64(ids[place])
+                            nearer = value > least or found < numbers[i, 0]
+                            if nearer and not _within(found, gone):
+                                _replace_least(similarity[i], numbers[i], value, found)
+                                least = similarity[i, 0]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
