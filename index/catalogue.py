@@ -5,7 +5,7 @@ recordings stay, as tombstones; what `compact` drops is their codes. The tables 
 in `index/migrations`; the same statements work on SQLite and PostgreSQL (see `index.database`).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from index.recording import Metadata, Recording
 from index.schema import Schema
 
 # Of the catalogue with the audit log and the keys: another format is another Earmark's.
-SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 4)
+SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 5)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ _segments = sql.Table(
     sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("embeddings", sql.Integer, nullable=False),
     sql.Column("sha256", Text, nullable=False),
+    # the last revision that changed which of its recordings are found, and by whom; 0: none did
+    sql.Column("changed", sql.Integer, nullable=False, server_default="0"),
 )
+_FINDABLE = {"licence_until", "owner", "private"}  # what says whether a recording is found
 _recordings = sql.Table(
     "recordings",
     TABLES,
@@ -162,8 +165,28 @@ class SegmentRow(NamedTuple):
 
 def segments(connection: Connection) -> list[SegmentRow]:
     """All segments, in order of making."""
-    rows = connection.execute(sql.select(_segments).order_by(_segments.c.number))
-    return [SegmentRow(row.number, row.embeddings, row.sha256) for row in rows]
+    columns = [_segments.c[name] for name in SegmentRow._fields]
+    rows = connection.execute(sql.select(*columns).order_by(_segments.c.number))
+    return [SegmentRow(*row) for row in rows]
+
+
+def changes(connection: Connection) -> dict[int, int]:
+    """The revision at which each segment's placements last changed, by its number, ascending.
+
+    Where that is the same in two states, `placements` of that segment are.
+    """
+    query = sql.select(_segments.c.number, _segments.c.changed).order_by(_segments.c.number)
+    return {row.number: row.changed for row in connection.execute(query)}
+
+
+def _note_changes(connection: Connection, ids: Iterable[str]) -> None:
+    """That the placements of segments change with this commit: those of recordings present."""
+    segment = sql.select(_recordings.c.segment).where(
+        _recordings.c.id == sql.bindparam("of"), _present
+    )
+    query = sql.update(_segments).where(_segments.c.number == segment.scalar_subquery())
+    query = query.values(changed=revision(connection) + 1)
+    connection.execute(query, [{"of": id} for id in ids])
 
 
 def next_segment(connection: Connection) -> int:
@@ -206,13 +229,16 @@ def add_recordings(connection: Connection, rows: Iterable[tuple[Placement, str]]
 
 def change_recording(connection: Connection, id: str, values: Mapping[str, str | None]) -> None:
     """Other values in columns of a recording that is present."""
+    if values.keys() & _FINDABLE:
+        _note_changes(connection, [id])
     connection.execute(
         sql.update(_recordings).where(_recordings.c.id == id, _present).values(dict(values))
     )
 
 
-def remove_recordings(connection: Connection, ids: Iterable[str], when: str) -> None:
+def remove_recordings(connection: Connection, ids: Collection[str], when: str) -> None:
     """Tombstones for recordings that are present."""
+    _note_changes(connection, ids)
     query = sql.update(_recordings).where(_recordings.c.id == sql.bindparam("gone"), _present)
     connection.execute(query.values(removed_at=when), [{"gone": id} for id in ids])
 
@@ -231,9 +257,19 @@ class Placements:
         """Those in some segments only."""
         return self.take(np.flatnonzero(np.isin(self.segment, segments)))
 
-    def take(self, places: NDArray[np.int64]) -> "Placements":
+    def take(self, places: NDArray[np.int64] | slice) -> "Placements":
         """Those at some places only."""
         return Placements(*(getattr(self, field.name)[places] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Placements"]) -> "Placements":
+        """Those of several parts, of which there is at least one, one after the other."""
+        return cls(
+            *(
+                np.concatenate([getattr(part, field.name) for part in parts])
+                for field in fields(cls)
+            )
+        )
 
 
 def placements(

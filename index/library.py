@@ -34,6 +34,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import sqlalchemy as sql
 
 from fingerprint.encoder import Encoder
@@ -43,6 +44,7 @@ from index import audit, catalogue, keys, segment
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
 from index.errors import LibraryError, LibraryLocked, ShardLost
 from index.key import Key
+from index.places import Places
 from index.question import Question
 from index.recording import Recording
 from index.search import THOROUGH, Effort, Match, search
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from index.writer import Writer
 
 
-# Resident bytes for each recording of an open library (an estimate from above: some ten numbers), and of
+# Resident bytes for each recording of an open library (an estimate from above: some twenty numbers), and of
 # a process that searches, its codes not counted (`python -m benchmarks.scale`: 265 MB at 10,000).
 MEMORY_PER_RECORDING = 200
 MEMORY_OF_A_PROCESS = 265_000_000
@@ -67,7 +69,7 @@ CATALOGUE = "catalogue.sqlite"
 BOUND = "database"
 PATIENCE = 30.0  # s to wait for who makes a library or brings it up to date
 OLDEST = 2  # format that is brought up to date
-# Owners' views of a library and parts that answer, kept in memory: some 60 bytes for each recording.
+# Owners' views of a library and parts that answer, kept in memory: some 100 bytes for each recording.
 PARTS_KEPT = 16
 
 
@@ -99,6 +101,8 @@ class Library:
         self._segments: dict[int, Segment] = {}
         self._snapshot: Snapshot | None = None
         self._parts: dict[Hashable, Snapshot] = {}
+        self._places = Places()
+        self._views: dict[Hashable, Places] = {}  # by owner
 
     @classmethod
     def open(
@@ -425,8 +429,8 @@ class Library:
             snapshot = self._snapshot  # another thread may have read it meanwhile
             if snapshot is not None and (snapshot.revision, snapshot.day) == (revision, day):
                 return snapshot
-            placements = catalogue.placements(connection, day)
-            needed = set(placements.segment.tolist())
+            placements = self._places.at(connection, day)
+            needed = set(np.unique(placements.segment).tolist())
             rows = [row for row in catalogue.segments(connection) if row.number in needed]
             snapshot = Snapshot(
                 revision, day, placements, self._hold(rows), self.encoder.codec, self._look_up
@@ -481,25 +485,29 @@ class Library:
 
     def _seen_by(self, owner: str, all_of_it: Snapshot, connection: sql.Connection) -> Snapshot:
         """What an owner sees of a state."""
-        return self._kept(
-            (all_of_it, owner),
-            lambda: all_of_it.only(catalogue.placements(connection, all_of_it.day, owner)),
-        )
+
+        def made() -> Snapshot:
+            places = _among_the_last(self._views, owner, lambda: Places(owner))
+            return all_of_it.only(places.at(connection, all_of_it.day))
+
+        return self._kept((all_of_it, owner), made)
 
     def _kept(self, key: Hashable, make: Callable[[], Snapshot]) -> Snapshot:
         """A part of a state, by what it is; the last few are kept."""
         with self._refreshing:
-            part = self._parts.pop(key, None)
-            if part is None:
-                part = make()
-            self._parts[key] = part
-            while len(self._parts) > PARTS_KEPT:
-                del self._parts[next(iter(self._parts))]
-        return part
+            return _among_the_last(self._parts, key, make)
 
     def _look_up(self, number: int) -> Recording:
         with self.reading() as connection:
             return catalogue.numbered(connection, number)
+
+
+def _among_the_last(kept: dict[Any, Any], key: Hashable, make: Callable[[], Any]) -> Any:
+    """What is kept under a key, or made; what was asked for last stays."""
+    kept[key] = kept.pop(key) if key in kept else make()
+    while len(kept) > PARTS_KEPT:
+        del kept[next(iter(kept))]
+    return kept[key]
 
 
 def _require_usable(path: Path, encoder: Encoder, catalogued: Database) -> None:

@@ -1,0 +1,117 @@
+"""What a reader keeps of a library is, after any commits, what it would read anew."""
+
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from conftest import BOTH
+from embeddings import query, reference, track
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fingerprint.encoder import Encoder
+from index import catalogue, compaction
+from index.catalogue import Placements
+from index.library import Library
+from index.places import Places
+from index.recording import Metadata
+
+ENCODER = Encoder.load()
+OWNERS = (None, "ada", "bo")
+DAYS = ("2030-01-01", "2030-06-01", "2031-01-01")
+SEEDS = st.integers(0, 4)
+CHANGES = st.one_of(
+    st.fixed_dictionaries({"licence_until": st.sampled_from((None, "2029-12-31", *DAYS))}),
+    st.fixed_dictionaries({"private": st.booleans()}),
+    st.fixed_dictionaries({"title": st.sampled_from("xyz")}),
+)
+STEPS = st.one_of(
+    st.tuples(st.just("ingest"), st.lists(SEEDS, min_size=1, max_size=3), st.sampled_from(OWNERS)),
+    st.tuples(st.just("remove"), st.lists(SEEDS, min_size=1, max_size=2)),
+    st.tuples(st.just("change"), SEEDS, CHANGES),
+    st.tuples(st.just("change"), SEEDS, CHANGES),
+    st.tuples(st.just("compact")),
+    st.tuples(st.just("wait"), st.sampled_from(DAYS)),
+)
+
+
+def perform(library: Library, what: str, *arguments: Any) -> None:
+    """One commit, or for a compaction several, of those of its recordings that are there."""
+    if what == "compact":
+        for _ in compaction.compact(library):
+            pass
+        return
+    there = {recording.id for recording in library.every_recording()}
+    with library.writer() as writer:
+        if what == "ingest":
+            seeds, owner = arguments
+            for seed in seeds:
+                made = reference(ENCODER, track(ENCODER, seed, 8), f"{seed}.flac")
+                writer.add(made, Metadata("a.flac", "Me", "owned", id=f"id-{seed}", owner=owner))
+        elif what == "remove":
+            for id in there & {f"id-{seed}" for seed in arguments[0]}:
+                writer.remove(id)
+        elif f"id-{arguments[0]}" in there:
+            writer.change(f"id-{arguments[0]}", arguments[1])
+
+
+def same(one: Placements, other: Placements) -> bool:
+    return all(
+        np.array_equal(getattr(one, field.name), getattr(other, field.name))
+        for field in fields(Placements)
+    )
+
+
+@BOTH
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=st.lists(STEPS, min_size=5, max_size=20))
+def test_a_reader_that_reads_what_changed_has_what_is_there(kind, request, steps) -> None:
+    url = request.getfixturevalue("server").new() if kind == "postgresql" else None
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compaction, "SEGMENT", 40):
+        where = {"url": url} if url else {}
+        library = Library.open(Path(folder, "library"), ENCODER, create=True, **where)
+        readers = {owner: Places(owner) for owner in OWNERS}
+        day = DAYS[0]
+        for what, *arguments in steps:
+            if what == "wait":
+                (day,) = arguments
+            else:
+                perform(library, what, *arguments)
+            with library.reading() as connection:
+                for owner, reader in readers.items():
+                    read = catalogue.placements(connection, day, owner)
+                    assert same(reader.at(connection, day), read)
+        library.close()
+
+
+@BOTH
+def test_after_a_removal_only_its_segment_is_read_again(tmp_path, database, monkeypatch) -> None:
+    library = Library.open(tmp_path / "library", ENCODER, url=database, create=True)
+    for seed in range(6):
+        perform(library, "ingest", [seed], None)
+    reader = Library.open(library.path, ENCODER, url=database)
+    read: list[int] = []
+    placements = catalogue.placements
+
+    def noting(*arguments: Any) -> Placements:
+        found = placements(*arguments)
+        read.extend(found.number.tolist())
+        return found
+
+    perform(library, "remove", [2])
+    perform(library, "ingest", [7], None)
+    perform(library, "change", 3, {"title": "said of it, and no matter where it lies"})
+    monkeypatch.setattr(catalogue, "placements", noting)
+    assert len(reader.refresh().recordings) == 6
+    assert read == [7]  # of the removed one's segment nothing is left
+    found, _ = reader.search(query(ENCODER, track(ENCODER, 2, 8)))
+    assert found == []
+    found, _ = reader.search(query(ENCODER, track(ENCODER, 7, 8)))
+    assert [match.recording for match in found] == ["id-7"]
