@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import sqlalchemy as sql
 
 from index.database import BESIDE
@@ -37,19 +38,17 @@ class Earmark:
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end and check its exit status."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment | dict(environment or {}),
-            input=stdin or b"",
-            capture_output=True,
-            timeout=300,
-            check=False,
-        )
-        out, err = done.stdout.decode(), done.stderr.decode()
-        assert done.returncode == status, f"exit status {done.returncode}\n{out}\n{err}"
-        assert "Traceback" not in err
-        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+        given = self.environment | dict(environment or {})
+        left, out, err = self._run(list(map(str, arguments)), given, stdin or b"")
+        assert left == status, f"exit status {left}\n{out.decode()}\n{err.decode()}"
+        assert b"Traceback" not in err
+        return subprocess.CompletedProcess(arguments, left, out.decode(), err.decode())
+
+    def _run(
+        self, arguments: list[str], environment: Mapping[str, str], stdin: bytes
+    ) -> tuple[int, bytes, bytes]:
+        """Exit status, standard output and error."""
+        return forked.run(arguments, self.folder, environment, stdin)
 
     def lines(self, *arguments: object, **options: Any) -> list[dict[str, Any]]:
         """Run it with --json and parse each line of its result."""

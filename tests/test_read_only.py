@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,27 @@ SUBJECT_TO_PERMISSIONS = (
 )
 
 
-class Reader(Earmark):
+class Unforked(Earmark):
+    """The command in a process that is started for it."""
+
+    def _run(
+        self, arguments: list[str], environment: Mapping[str, str], stdin: bytes
+    ) -> tuple[int, bytes, bytes]:
+        words = self.command(*arguments)
+        done = subprocess.run(
+            words, cwd=self.folder, env=environment, input=stdin, capture_output=True, timeout=300
+        )
+        return done.returncode, done.stdout, done.stderr
+
+
+class Reader(Unforked):
     """The command as someone runs it who may not write everywhere."""
 
     def command(self, *arguments: object) -> list[str]:
         return [*SUBJECT_TO_PERMISSIONS, *super().command(*arguments)]
 
 
-class Elsewhere(Earmark):
+class Elsewhere(Unforked):
     """The command where the library's file system is mounted read-only."""
 
     def command(self, *arguments: object) -> list[str]:
