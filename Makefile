@@ -16,7 +16,8 @@ demo: .venv/ready  ## Compose works, ingest them, damage them, find them. AUDIO=
 	$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
 
 test: .venv/ready  ## Everything that must hold.
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python tests/forked.py  # compiles the kernels, which tests side by side would each do
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were left in a file.
 	$(BIN)/ruff check .

@@ -151,7 +151,8 @@ def _compile_everything() -> None:
 if __name__ == "__main__":
     _import_everything()
     _compile_everything()
-    from service.cli import main
+    if len(sys.argv) > 1:
+        from service.cli import main
 
-    _fork_for_each(sys.argv[1])
-    main(prog_name="earmark")
+        _fork_for_each(sys.argv[1])
+        main(prog_name="earmark")

@@ -39,7 +39,7 @@ from index.cluster import Shards  # noqa: E402
 
 ENCODER = Encoder.load()
 TRACKS = 6
-ONE_SEGMENT = 30_000  # bytes that no two segments of the library have room in
+SOME_SEGMENTS = 30_000  # bytes that not all segments of the library have room in
 
 # so that a dead node is known to be dead in a second or two
 HEALTH = {
@@ -120,13 +120,13 @@ def alone(folder: Path) -> Library:
 
 
 def sharded(folder: Path, encoder: Encoder = ENCODER, **options: Any) -> Library:
-    given = {"where": str(folder / "segments"), "most": ONE_SEGMENT} | options
+    given = {"where": str(folder / "segments"), "most": SOME_SEGMENTS} | options
     return Library.open(folder, encoder, shards=Shards(encoder=encoder, **given))
 
 
 @pytest.fixture(scope="module")
 def together(nodes: Cluster, folder: Path) -> Iterator[Library]:
-    """The same library, a segment a shard."""
+    """The same library, in several shards."""
     library = sharded(folder)
     yield library
     library.close()

@@ -19,7 +19,8 @@ def music(seconds: float, seed: int = 0) -> np.ndarray:
     x = 0.003 * rng.standard_normal(len(t))
     for start in np.arange(0, seconds, 0.2):
         pitch = 220 * 2 ** (rng.integers(0, 40) / 12)
-        x += (t >= start) * np.exp(-4 * np.abs(t - start)) * np.sin(2 * np.pi * pitch * t) * 0.2
+        heard = slice(int(np.ceil(start * RATE)), int((start + 5) * RATE))
+        x[heard] += np.exp(-4 * (t[heard] - start)) * np.sin(2 * np.pi * pitch * t[heard]) * 0.2
     x[len(x) // 2 : len(x) // 2 + 4000] = 0
     return x.astype(np.float32)
 
