@@ -16,6 +16,7 @@ search that loses a shard begins again without it, and says which part of the li
 
 import importlib.metadata
 import logging
+import os
 import random
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ def connect(address: str) -> None:
                 f"{address}: is no address of a Ray cluster; give host:port, or auto"
             )
         try:
-            socket.create_connection((host, int(port)), FOUND_WITHIN).close()
+            _greet(host, int(port))
         except (OSError, OverflowError) as error:
             raise ClusterError(
                 f"{address}: no Ray cluster answers there ({error}); start one: ray start --head"
@@ -79,6 +80,17 @@ def connect(address: str) -> None:
     except Exception as error:  # RuntimeError of another version, ConnectionError, ValueError…
         reason = " ".join(str(error).split())
         raise ClusterError(f"{address}: the Ray cluster cannot be joined: {reason}") from error
+
+
+def _greet(host: str, port: int) -> None:
+    """Raises OSError where nothing listens, or what does not speak HTTP/2, as Ray does (RFC 9113, 3.4)."""
+    with socket.create_connection((host, port), FOUND_WITHIN) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        if connection.recv(len(settings), socket.MSG_WAITALL)[3:4] != settings[3:4]:
+            raise OSError("something else does")
 
 
 class Version(NamedTuple):

@@ -272,6 +272,13 @@ def test_no_cluster_at_the_address(
     assert not (command.folder / "r").exists()
 
 
+def test_something_else_at_the_address(command: Earmark, tmp_path: Path) -> None:
+    with served(tmp_path) as url:
+        address = url.partition("://")[2]
+        error = command("query", "clip.wav", "--ray", address, status=3).stderr
+    assert f"{address}: no Ray cluster answers there (something else does)" in error
+
+
 # The command where a module is not installed, or is of another version.
 WITHOUT = "import sys; sys.modules['ray'] = None"
 ANOTHER = "import ray; ray.__version__ = '2.0.0'"
