@@ -49,9 +49,10 @@ class Node:
     ) -> None:
         self._workers = Workers(1, bounds, setup, *given, before=before, at_hand=at_hand)
 
-    def version(self) -> tuple[Version, str]:
-        """What is installed here, and where that is, once the process is there."""
-        return self._workers.submit(_version).result(), here()
+    def begin(self, version: Version) -> None:
+        """Have the process there. Raises ClusterError if this is another version, and what `setup` raised."""
+        version.require(_version(), here())
+        self._workers.submit(_version).result()
 
     def do(self, work: "partial[Any]") -> Any:
         """What work() returns or raises."""
@@ -96,11 +97,11 @@ class Nodes:
         actors = [self._start() for _ in range(count)]
         self._threads = [Thread(target=self._serve, args=(it,), daemon=True) for it in actors]
         try:
-            calls = [actor.version.remote() for actor in actors]
+            calls = [actor.begin.remote(self._version) for actor in actors]
             ready, _ = ray.wait(calls, timeout=STARTED_WITHIN)
             if not ready:
                 raise ClusterError("no node of the cluster has a core to spare; add nodes, or wait")
-            self._version.require(*told(ready[0]))
+            told(ready[0])
         except BaseException:
             for actor in actors:
                 ray.kill(actor)
@@ -144,12 +145,12 @@ class Nodes:
 
     def _is_there(self, actor: Any) -> bool:
         """Wait for an actor to be there; whether it can be worked with."""
-        call = actor.version.remote()
+        call = actor.begin.remote(self._version)
         while not ray.wait([call], timeout=_LOOK)[0]:
             if self._closing.is_set():
                 return False
         try:
-            self._version.require(*told(call))
+            told(call)
         except RayError:
             return True  # it is lost again, as whoever gives it work will see
         except EarmarkError as error:

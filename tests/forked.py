@@ -21,9 +21,10 @@ from functools import cache
 from pathlib import Path
 from threading import Thread
 
+from patience import PATIENCE
+
 # Ray's client and what trains do not belong to most commands; the first does not survive a fork either.
 _LEFT_OUT = ("index.cluster", "service.nodes", "fingerprint.training", "index.migrations")
-_SECONDS = 300.0  # that a command may take
 
 
 def run(
@@ -39,7 +40,7 @@ def run(
         socket.socket(socket.AF_UNIX) as connection,
     ):
         Thread(target=_feed, args=(writing, stdin), daemon=True).start()
-        connection.settimeout(_SECONDS)
+        connection.settimeout(PATIENCE)
         connection.connect(address)
         asked = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
         streams = [it.fileno() for it in (given, out, err)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import sqlalchemy as sql
+from patience import PATIENCE
 
 
 def pg_ctl() -> Path | None:
@@ -84,5 +85,5 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd=self._folder,
-            timeout=120,
+            timeout=PATIENCE,
         )

@@ -1,21 +1,13 @@
 """The HTTP service, as the tests run it: the application itself, spoken to without a network."""
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 from fastapi.testclient import TestClient
+from patience import PATIENCE
 
 from service.api import create_app
 from service.settings import Settings
-
-
-def until(holds: Callable[[], bool], patience: float = 120.0) -> None:
-    """Wait for what must come about within so many seconds."""
-    end = time.monotonic() + patience
-    while not holds():
-        assert time.monotonic() < end, "it did not come about"
 
 
 class Server:
@@ -34,7 +26,7 @@ class Server:
 
     def __enter__(self) -> TestClient:
         self.client.__enter__()
-        assert self._loaded.wait(120)
+        assert self._loaded.wait(PATIENCE)
         return self.client
 
     def __exit__(self, *exception: object) -> None:

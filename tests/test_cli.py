@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from command import Earmark
 from melodies import CLIP_START, SONGS, melody, write
+from patience import PATIENCE
 
 import benchmarks
 import service.cli
@@ -406,7 +407,7 @@ def test_the_server_answers_over_http_and_stops(earmark: Earmark, music: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    too_slow = threading.Timer(120, server.kill)
+    too_slow = threading.Timer(PATIENCE, server.kill)
     too_slow.start()
     try:
         assert server.stderr is not None
@@ -414,9 +415,9 @@ def test_the_server_answers_over_http_and_stops(earmark: Earmark, music: Path) -
         assert "this machine only" in serving
         url = next(word for word in serving.split() if word.startswith("http://127.0.0.1:"))
         assert f"ready, with {SONGS} recordings" in server.stderr.readline()
-        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
         with (music / "clip.wav").open("rb") as clip:
-            answer = httpx.post(f"{url}/v1/query", files={"clip": clip}, timeout=60).json()
+            answer = httpx.post(f"{url}/v1/query", files={"clip": clip}, timeout=PATIENCE).json()
         assert answer["matches"][0]["source"] == "song-1.flac"
         taken = earmark("serve", "--port", url.rpartition(":")[2], status=2)
         assert "choose another with --port" in taken.stderr

@@ -18,6 +18,7 @@ import soxr
 from command import Earmark
 from embeddings import noisy, query, reference, track
 from melodies import RATE, melody, write
+from patience import PATIENCE, until
 from webhdfs import served
 
 from fingerprint.audio import SAMPLE_RATE
@@ -312,7 +313,7 @@ def test_the_server_asks_the_cluster(nodes: Cluster, command: Earmark, tmp_path:
         command.server(tmp_path / "jobs", EARMARK_RAY=nodes.address) as address,
         (tmp_path / "clip.wav").open("rb") as file,
     ):
-        answer = httpx.post(f"{address}/v1/query", files={"clip": file}, timeout=60).json()
+        answer = httpx.post(f"{address}/v1/query", files={"clip": file}, timeout=PATIENCE).json()
     assert answer["matches"] == alone["matches"]
     assert answer["library"] == alone["library"]
 
@@ -339,8 +340,8 @@ def test_a_scan_is_the_same_when_a_node_dies_in_it(
         "scan", dataset, "--report", "disturbed", "--ray", nodes.address, "--jobs", "2"
     )
     scan = subprocess.Popen(words, cwd=command.folder, env=command.environment)
-    while done(tmp_path / "disturbed") < 3:
-        assert scan.poll() is None
+    until(lambda: done(tmp_path / "disturbed") >= 3 or scan.poll() is not None)
+    assert scan.poll() is None
     nodes.remove_node(victim, allow_graceful=False)
     assert scan.wait() == 1
     assert report(tmp_path / "disturbed") == report(tmp_path / "alone")

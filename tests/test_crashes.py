@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sql
 from conftest import BOTH
+from patience import PATIENCE
 
 from benchmarks import crashes
 from fingerprint.encoder import Encoder
@@ -145,7 +146,7 @@ def test_eight_readers_see_committed_states_while_one_writes(
         do("compact", None)
         do("ingest", list(range(turn, 6, 3)))
     finished.set()
-    told = [answers.get(timeout=300) for _ in readers]
+    told = [answers.get(timeout=PATIENCE) for _ in readers]
     for reader in readers:
         reader.join()
         assert reader.exitcode == 0

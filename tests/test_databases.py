@@ -18,7 +18,8 @@ from conftest import BOTH
 from embeddings import reference, track
 from fastapi.testclient import TestClient
 from melodies import melody, write
-from server import Server, until
+from patience import PATIENCE, until
+from server import Server
 
 from fingerprint.encoder import Encoder
 from index import audit, catalogue, keys
@@ -76,7 +77,7 @@ def test_two_processes_that_ingest_and_remove_at_once_lose_and_double_nothing(
     processes = [context.Process(target=work, args=(path, database, it, added)) for it in "ab"]
     for process in processes:
         process.start()
-    told = [added.get(timeout=300) for _ in range(12)]
+    told = [added.get(timeout=PATIENCE) for _ in range(12)]
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from melodies import melody, write
+from patience import PATIENCE
 
 from benchmarks.demo import CLIPS, HEADER, Clip, judge
 from fingerprint.encoder import SHIPPED
@@ -32,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from command import Earmark
 from conftest import BOTH
+from patience import PATIENCE
 
 CASES = os.environ.get("CASES", "5")
 HERE = Path(__file__).parent
@@ -36,7 +37,9 @@ def address(earmark: Earmark, key: str, tmp_path: Path) -> Iterator[str]:
 def test_nothing_is_answered_that_is_not_described(
     address: str, key: str, music: Path, tmp_path: Path
 ) -> None:
-    client = httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"})
+    client = httpx.Client(
+        base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE
+    )
     dataset = {"dataset": (music / "clip.wav").open("rb")}
     assert client.post("/v1/scans", files=dataset).status_code == 202
     done = subprocess.run(

@@ -4,7 +4,6 @@ import io
 import os
 import signal
 import subprocess
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from command import Earmark
 from conftest import BOTH
 from fastapi.testclient import TestClient
 from melodies import SONGS, melody, write
-from server import Server, until
+from patience import PATIENCE, until
+from server import Server
 
 from fingerprint.encoder import Encoder
 from index import audit
@@ -27,7 +27,6 @@ from service.access import Asker, Quotas
 from service.ingests import Ingests
 from service.settings import Settings
 
-PATIENCE = 120  # s
 FORM = {"rightsholder": "Red Label", "rights": "owned"}
 
 
@@ -72,12 +71,12 @@ def ask(
 
 def ended(client: TestClient, id: str, **options: Any) -> dict[str, Any]:
     """The ingest once it has ended."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+
+    def over() -> dict[str, Any] | None:
         entry = client.get(f"/v1/ingests/{id}", **options).json()
-        if entry["state"] not in ("queued", "running"):
-            return entry
-    raise AssertionError(f"still {entry}")
+        return None if entry["state"] in ("queued", "running") else entry
+
+    return until(over)
 
 
 def sources(client: TestClient, **options: Any) -> list[str]:
@@ -235,9 +234,7 @@ def test_an_ingest_that_is_at_work_is_cancelled(
 ) -> None:
     with Library.open(library, Encoder.load(), url=database).writer():  # it waits for this one
         id = ask(client, archive)["id"]
-        until = time.monotonic() + PATIENCE
-        while client.get(f"/v1/ingests/{id}").json()["state"] != "running":
-            assert time.monotonic() < until
+        until(lambda: client.get(f"/v1/ingests/{id}").json()["state"] == "running")
         assert client.delete(f"/v1/ingests/{id}").status_code == 204
         assert client.get(f"/v1/ingests/{id}").json()["state"] == "cancelled"
     assert sources(client) == OLD
@@ -280,12 +277,10 @@ def test_an_ingest_goes_on_when_the_server_is_killed(
         said = next(line for line in lines if "serving" in line)
         next(line for line in lines if "ready, with" in line)
         (address,) = [word for word in said.split() if word.startswith("http")]
-        with httpx.Client(base_url=address) as client:
+        with httpx.Client(base_url=address, timeout=PATIENCE) as client:
             files = {"archive": ("album.zip", archive)}
             id = client.post("/v1/ingests", files=files, data=FORM).json()["id"]
-            until = time.monotonic() + PATIENCE
-            while client.get(f"/v1/ingests/{id}").json()["state"] != "running":
-                assert time.monotonic() < until
+            until(lambda: client.get(f"/v1/ingests/{id}").json()["state"] == "running")
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
         server.stderr.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from server import Server
 
 import service.api
@@ -22,7 +23,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     opened, answer = threading.Event(), service.api.answer
 
     def late(*args: Any, **kwargs: Any) -> Any:
-        assert opened.wait(60)
+        assert opened.wait(PATIENCE)
         return answer(*args, **kwargs)
 
     monkeypatch.setattr(service.api, "answer", late)

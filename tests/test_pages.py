@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from command import Earmark
 from melodies import SONGS, melody, write
+from patience import PATIENCE
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -18,7 +19,6 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
 )
 WAVEFORM = re.compile(r"^(M\d+ [\d.]+V[\d.]+){600}$")  # 600 strokes
-PATIENCE = 60_000  # ms; nothing waits that long unless something is wrong
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """A page of that server, on which the browser has nothing to complain of."""
     context = browser.new_context(base_url=address, permissions=["microphone"])
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
+    page.set_default_timeout(1000 * PATIENCE)
+    expect.set_options(timeout=1000 * PATIENCE)
     complaints: list[str] = []
     page.on(
         "console",
@@ -263,7 +263,7 @@ def test_a_scan_is_asked_for_watched_and_its_report_opened(
     page.get_by_label("Dataset").set_input_files(tmp_path / "dump.zip")
     page.get_by_role("button", name="Scan it").click()
     expect(page.locator("#said")).to_contain_text("dump.zip is in the queue")
-    with page.context.expect_page(timeout=PATIENCE) as opened:
+    with page.context.expect_page(timeout=1000 * PATIENCE) as opened:
         page.get_by_role("button", name="Open the report of dump.zip").click()
     report = opened.value
     expect(report.get_by_role("heading", level=1)).to_contain_text("What was found")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import Earmark
+from patience import PATIENCE
 
 # Root may write what nobody may write, unless it gives that up.
 SUBJECT_TO_PERMISSIONS = (
@@ -26,7 +27,12 @@ class Unforked(Earmark):
     ) -> tuple[int, bytes, bytes]:
         words = self.command(*arguments)
         done = subprocess.run(
-            words, cwd=self.folder, env=environment, input=stdin, capture_output=True, timeout=300
+            words,
+            cwd=self.folder,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            timeout=PATIENCE,
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from conftest import BOTH
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from melodies import RATE, melody, write
-from server import Server, until
+from patience import until
+from server import Server
 
 from fingerprint.encoder import Encoder
 from index.library import Library
@@ -24,8 +24,6 @@ from service.access import Asker
 from service.journal import LOCK
 from service.scans import Scans
 from service.settings import Settings
-
-PATIENCE = 120  # s
 
 
 @pytest.fixture
@@ -57,12 +55,12 @@ def ask(client: TestClient, sent: bytes, name: str = "dump.tar", **options: Any)
 
 def ended(client: TestClient, id: str, **options: Any) -> dict[str, Any]:
     """The scan once it has ended."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+
+    def over() -> dict[str, Any] | None:
         entry = client.get(f"/v1/scans/{id}", **options).json()
-        if entry["state"] not in ("queued", "running"):
-            return entry
-    raise AssertionError(f"still {entry}")
+        return None if entry["state"] in ("queued", "running") else entry
+
+    return until(over)
 
 
 @BOTH
