@@ -2,6 +2,8 @@
 
     python -m benchmarks.dump --folder FOLDER [--files 1000] [--kills 10] [--library LIBRARY] [--out FILE]
 
+The dump is kept in FOLDER, and made anew only for another seed or number of files.
+
 Half of the report split is a rightsholder's catalogue, the other half is what else there is in a dump.
 Files are originals, copies re-encoded by Opus at 75 kbit/s, sped up, cut to 30 s, with 30 s of a work inside
 90 s of other music, two works mixed, unrelated, copies of other files, and broken in twenty ways; they are
@@ -44,6 +46,8 @@ from benchmarks.degrade import RATE, Sources, Speed, Trace, rng_for, to_rate
 from benchmarks.plan import Size
 from benchmarks.run import Corpus, gather, plan_of
 from fingerprint.audio import open_audio
+from service.journal import FILE as JOURNAL
+from service.scans import heard
 
 PIECE = 60.0  # s of a work in most kinds of file
 INSIDE = 30.0  # s of a work inside other music, and of a cut
@@ -66,12 +70,12 @@ _TABLES = ("files.csv", "segments.csv", "errors.csv")
 
 @dataclass
 class Made:
-    """A file of the dump: its name, its bytes, the works that are in it."""
+    """A file of the dump: its name, its kind, the works that are in it, its bytes until it is packed."""
 
     name: str
     kind: str
-    data: bytes
     works: tuple[str, ...] = ()
+    data: bytes = b""
 
 
 @dataclass
@@ -84,7 +88,8 @@ class Tally:
     right: int = 0  # recordings named that are in the file
     named: int = 0
     failed: int = 0
-    missed: list[str] = field(default_factory=list)
+    missed: list[tuple[str, str]] = field(default_factory=list)  # file and work
+    wrong: list[tuple[str, str]] = field(default_factory=list)  # file and recording named
 
 
 class Maker:
@@ -116,9 +121,9 @@ class Maker:
         if kind == "copy":
             of = earlier[int(rng.integers(len(earlier)))]
             suffix = of.name.partition(".")[2]
-            return Made(f"{number:05d}.{suffix}", kind, of.data, of.works)
+            return Made(f"{number:05d}.{suffix}", kind, of.works, of.data)
         suffix, data, works = makers[kind](rng)
-        return Made(f"{number:05d}.{suffix}", kind, data, works)
+        return Made(f"{number:05d}.{suffix}", kind, works, data)
 
     def _draw(self, rng: Generator, works: Sequence[str], seconds: float) -> tuple[str, Samples]:
         """A work, and that much of it from a random place on, at RATE in stereo."""
@@ -243,6 +248,24 @@ def pack(files: Sequence[Made], folder: Path) -> dict[tuple[str, str | None], Ma
     return where
 
 
+def kept(note: Path, dataset: Path, maker: Maker, files: int) -> dict[tuple[str, str | None], Made]:
+    """What is where in a dump, which is made unless the note says that it is there."""
+    if note.is_file():
+        rows = json.loads(note.read_text())
+        return {(file, member): Made(*made, tuple(works)) for file, member, *made, works in rows}
+    made: list[Made] = []
+    for number in tqdm(range(files), "files", disable=None):
+        made.append(maker.file(number, made))
+    shutil.rmtree(dataset, ignore_errors=True)
+    for other in note.parent.glob("dump-*.json"):
+        other.unlink()
+    dataset.mkdir(parents=True)
+    where = pack(made, dataset)
+    rows = [[*place, it.name, it.kind, it.works] for place, it in where.items()]
+    note.write_text(json.dumps(rows))
+    return where
+
+
 def _archive(shard: Sequence[Made], kind: str) -> bytes:
     file = io.BytesIO()
     if kind == "zip":
@@ -265,15 +288,22 @@ def _archive(shard: Sequence[Made], kind: str) -> bytes:
     return zstandard.compress(data) if kind == "tar.zst" else data
 
 
-def earmark(library: Path, *arguments: object, kill_after: float | None = None) -> int:
-    """Run the command; its exit status. With kill_after it is killed after so many seconds."""
+def earmark(
+    library: Path, *arguments: object, kill_after: tuple[Path, int, float] | None = None
+) -> int:
+    """Run the command; its exit status.
+
+    kill_after : a scan's journal, the files after which it is killed, and how many seconds after these
+    """
     command = [sys.executable, "-c", START, "--library", str(library), *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        return process.wait(kill_after)
-    except subprocess.TimeoutExpired:
+    if kill_after is not None:
+        journal, files, delay = kill_after
+        while process.poll() is None and heard(journal) < files:
+            time.sleep(0.2)
+        time.sleep(delay)
         process.kill()
-        return process.wait()
+    return process.wait()
 
 
 def score(
@@ -296,8 +326,8 @@ def score(
         tally.found += len(there & named[place])
         tally.right += len(there & named[place])
         tally.named += len(named[place])
-        if there - named[place]:
-            tally.missed.append(made.name)
+        tally.missed += [(made.name, work) for work in sorted(there - named[place])]
+        tally.wrong += [(made.name, work) for work in sorted(named[place] - there)]
     if where:
         raise SystemExit(f"{len(where)} files were not counted: {sorted(map(str, where))[:5]}")
     return tallies
@@ -361,24 +391,20 @@ def speed(maker: Maker, library: Path, folder: Path, files: int, rounds: int) ->
 
 
 def kill_and_resume(
-    library: Path, dataset: Path, folder: Path, kills: int, seconds: float, rng: Generator
+    library: Path, dataset: Path, folder: Path, kills: int, files: int, rng: Generator
 ) -> dict[str, Any]:
-    """Kill a scan so many times at random instants, resume it, and compare its tables."""
-    report, killed = folder / "killed", 0
+    """Kill a scan so many times, after a random number of files each, resume it, and compare its tables."""
+    report = folder / "killed"
     shutil.rmtree(report, ignore_errors=True)
-    for _ in range(kills):
-        status = earmark(
-            library,
-            *("scan", dataset, "--report", report, "--resume"),
-            kill_after=float(rng.uniform(4, 4 + 1.5 * seconds / kills)),
-        )
-        if status == 0:
-            break
-        killed += 1
-    earmark(library, "scan", dataset, "--report", report, "--resume")
+    scan = "scan", dataset, "--report", report, "--resume"
+    for after in sorted(rng.integers(0, files * 9 // 10, kills)):
+        delay = float(rng.uniform(0, 2))
+        if earmark(library, *scan, kill_after=(report / JOURNAL, int(after), delay)) >= 0:
+            raise SystemExit(f"the scan was over before it could be killed after {after} files")
+    earmark(library, *scan)
     whole = folder / "report"
     same = [(report / name).read_bytes() == (whole / name).read_bytes() for name in _TABLES]
-    return {"killed": killed, "same_tables": all(same)}
+    return {"killed": kills, "same_tables": all(same)}
 
 
 def _percent(part: int, of: int) -> str:
@@ -437,23 +463,16 @@ def main(
     maker = Maker(corpus, known, other, seed)
     group = {item.id: item.group or item.id for item in corpus.works}
     library, dataset = folder / "library", folder / "dump"
-    made: list[Made] = []
-    for number in tqdm(range(files), "files", disable=None):
-        made.append(maker.file(number, made))
-    shutil.rmtree(dataset, ignore_errors=True)
-    dataset.mkdir(parents=True)
-    where = pack(made, dataset)
+    where = kept(folder / f"dump-{seed}-{files}.json", dataset, maker, files)
     if not library.is_dir():
         if grown is not None:
             shutil.copytree(grown, library)
         _ingest(library, corpus, known, folder)
     result: dict[str, Any] = {"works": len(known), "other_works": len(other), "files": files}
-    began = time.monotonic()
     reports = folder / "report", folder / "probed"
     for report, options in zip(reports, ((), ("--probe",)), strict=True):
         shutil.rmtree(report, ignore_errors=True)
         earmark(library, "scan", dataset, "--report", report, *options)
-    seconds = (time.monotonic() - began) / 2
     tallies, probed = (score(report, dict(where), group) for report in reports)
     lines = list(table(tallies, probed))
     result["summary"] = json.loads((folder / "report" / "summary.json").read_text())
@@ -462,7 +481,7 @@ def main(
     result["probed"] = {kind: vars(it) for kind, it in probed.items()}
     if kills:
         rng = np.random.default_rng(seed)
-        result["kills"] = kill_and_resume(library, dataset, folder, kills, seconds, rng)
+        result["kills"] = kill_and_resume(library, dataset, folder, kills, files, rng)
         lines.append(f"\nkilled and resumed: {result['kills']}")
     if ogg:
         result["speed"] = speed(maker, library, folder, ogg, rounds)
