@@ -47,7 +47,7 @@ from benchmarks.plan import Size
 from benchmarks.run import Corpus, gather, plan_of
 from fingerprint.audio import open_audio
 from service.journal import FILE as JOURNAL
-from service.scans import heard
+from service.scans import files_heard
 
 PIECE = 60.0  # s of a work in most kinds of file
 INSIDE = 30.0  # s of a work inside other music, and of a cut
@@ -252,7 +252,10 @@ def kept(note: Path, dataset: Path, maker: Maker, files: int) -> dict[tuple[str,
     """What is where in a dump, which is made unless the note says that it is there."""
     if note.is_file():
         rows = json.loads(note.read_text())
-        return {(file, member): Made(*made, tuple(works)) for file, member, *made, works in rows}
+        return {
+            (file, member): Made(name, kind, tuple(works))
+            for file, member, name, kind, works in rows
+        }
     made: list[Made] = []
     for number in tqdm(range(files), "files", disable=None):
         made.append(maker.file(number, made))
@@ -299,7 +302,7 @@ def earmark(
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     if kill_after is not None:
         journal, files, delay = kill_after
-        while process.poll() is None and heard(journal) < files:
+        while process.poll() is None and files_heard(journal) < files:
             time.sleep(0.2)
         time.sleep(delay)
         process.kill()

@@ -122,7 +122,7 @@ class Scans(Jobs):
             id=row.id,
             name=row.name,
             state=row.state,
-            files=heard(report / JOURNAL),
+            files=files_heard(report / JOURNAL),
             error=row.error,
             created_at=row.created_at,
             finished_at=row.finished_at,
@@ -141,7 +141,7 @@ def _suffix(name: str) -> str | None:
     return suffix if suffix in AUDIO_EXTENSIONS and re.fullmatch(r"\.\w+", suffix) else None
 
 
-def heard(journal: Path) -> int:
+def files_heard(journal: Path) -> int:
     """Members that a scan's journal has."""
     if not journal.is_file():
         return 0

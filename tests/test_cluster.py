@@ -29,7 +29,7 @@ from index.library import Library
 from index.recording import Metadata
 from index.search import QUICK, THOROUGH
 from service.journal import FILE as JOURNAL
-from service.scans import heard
+from service.scans import files_heard
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "earmark[cluster]"')
 
@@ -370,4 +370,4 @@ def test_the_cluster_scans_a_dataset_at_a_url(
 
 def done(report: Path) -> int:
     """Members that a scan's journal has."""
-    return heard(report / JOURNAL)
+    return files_heard(report / JOURNAL)
