@@ -14,6 +14,8 @@ import pytest
 import zstandard
 from command import Earmark
 
+from service.naming import connect
+
 # title, artist, ISRC, duration: what the row is, and the grade it must get
 ROWS: list[tuple[str | None, str | None, str | None, float | None, str | None]] = [
     ("Señor Sol", "The Días", "USRC17607839", 20.0, "isrc-and-name"),
@@ -142,3 +144,27 @@ def test_a_report_is_not_written_over(named: Earmark, tmp_path: Path) -> None:
     assert "not empty" in done.stderr
     done = named("reconcile", tmp_path / "gone.csv", "--report", tmp_path / "other", status=2)
     assert "no such file" in done.stderr
+
+
+NAMES = [
+    *("The Días feat. x", "don't stop", "Señor Sol", "abc(def)ghi x", " x", "Æon flux", "The"),
+    *("the the", "The (feat. X)", "The ft X", "abc (x)def", "(I Can) fly", "???", "The, Beatles"),
+    *("The - Remastered 2011", "abc, feat. z", "ft X", "İstanbul x", "e\u0301a b", "ß b", "нет"),
+    *("abc\u0301d", "２０ songs", "theory", "[x]", "", "abc/def", "The  sun", "\ttab"),
+]
+
+
+def test_names_that_begin_otherwise_than_their_keys_are_not_taken_for_others() -> None:
+    """`names_begin` leaves rows out before their keys are compared, so it may know less, never else."""
+    with connect() as database:
+        names = pa.table({"name": NAMES})
+        database.register("names", names)
+        rows = database.execute(
+            """
+            SELECT names_begin(a.name, b.name), keys_begin(title_key(a.name), artist_key(b.name))
+            FROM names a, names b
+            WHERE title_key(a.name) IS NOT NULL AND artist_key(b.name) IS NOT NULL
+            """
+        ).fetchall()
+    assert sum(quick is not None for quick, _ in rows) > len(rows) / 2
+    assert all(quick in (None, thorough) for quick, thorough in rows)
