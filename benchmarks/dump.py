@@ -187,40 +187,43 @@ def _vorbis(samples: Samples) -> bytes:
 
 def broken(rng: Generator, way: int, samples: Samples) -> tuple[str, bytes, tuple[str, ...]]:
     """A file broken in one of twenty ways; what sound is left in it is unrelated."""
-    wav = codecs.encode(samples, RATE, "wav")
-    ogg = codecs.encode(samples, RATE, "vorbis-160")
-    mp3 = codecs.encode(samples, RATE, "mp3-64")
-    m4a = codecs.encode(samples, RATE, "aac-96")
-    flac = codecs.encode(samples, RATE, "flac")
     noise = rng.bytes(20_000)
 
-    def with_bytes(data: bytes, at: int, new: bytes) -> bytes:
-        return data[:at] + new + data[at + len(new) :]
+    def of(codec: str, sound: Samples = samples) -> bytes:
+        return codecs.encode(sound, RATE, codec)
 
-    ways: list[tuple[str, bytes]] = [
-        ("wav", b""),
-        ("mp3", b"\xff"),
-        ("mp3", b"This is a letter, not music.\n" * 40),
-        ("html.mp3", b"<!doctype html><title>404</title>" * 30),
-        ("ogg", noise),
-        ("ogg", ogg[:200]),
-        ("ogg", ogg[: len(ogg) // 2]),
-        ("ogg", with_bytes(ogg, len(ogg) // 2, bytes(4000))),
-        ("flac", flac[:60]),
-        ("flac", with_bytes(flac, len(flac) // 3, noise[:2000])),
-        ("m4a", m4a[: len(m4a) * 2 // 3]),
-        ("m4a", with_bytes(m4a, 4, b"xxxx")),
-        ("mp3", noise[:5000] + mp3),
-        ("mp3", mp3[: len(mp3) // 2] + noise + mp3[len(mp3) // 2 :]),
-        ("wav", with_bytes(wav, 40, b"\xff\xff\xff\xff")),
-        ("wav", with_bytes(wav, 22, b"\x00\x00")),
-        ("wav", with_bytes(wav, 24, b"\x00\x00\x00\x00")),
-        ("wav", codecs.encode(np.zeros((5 * RATE, 1), np.float32), RATE, "wav")),
-        ("wav", codecs.encode(samples[: RATE // 5], RATE, "wav")),
-        ("opus", b"OggS" + noise),
+    def with_bytes(data: bytes, at: float, new: bytes) -> bytes:
+        """At a byte, or a share of all."""
+        first = int(at * len(data)) if at < 1 else int(at)
+        return data[:first] + new + data[first + len(new) :]
+
+    def start(data: bytes, share: float) -> bytes:
+        return data[: int(share * len(data))]
+
+    ways: list[tuple[str, Callable[[], bytes]]] = [
+        ("wav", lambda: b""),
+        ("mp3", lambda: b"\xff"),
+        ("mp3", lambda: b"This is a letter, not music.\n" * 40),
+        ("html.mp3", lambda: b"<!doctype html><title>404</title>" * 30),
+        ("ogg", lambda: noise),
+        ("ogg", lambda: of("vorbis-160")[:200]),
+        ("ogg", lambda: start(of("vorbis-160"), 0.5)),
+        ("ogg", lambda: with_bytes(of("vorbis-160"), 0.5, bytes(4000))),
+        ("flac", lambda: of("flac")[:60]),
+        ("flac", lambda: with_bytes(of("flac"), 0.3, noise[:2000])),
+        ("m4a", lambda: start(of("aac-96"), 0.67)),
+        ("m4a", lambda: with_bytes(of("aac-96"), 4, b"xxxx")),
+        ("mp3", lambda: noise[:5000] + of("mp3-64")),
+        ("mp3", lambda: with_bytes(of("mp3-64"), 0.5, noise)),
+        ("wav", lambda: with_bytes(of("wav"), 40, b"\xff\xff\xff\xff")),
+        ("wav", lambda: with_bytes(of("wav"), 22, b"\x00\x00")),
+        ("wav", lambda: with_bytes(of("wav"), 24, b"\x00\x00\x00\x00")),
+        ("wav", lambda: of("wav", np.zeros((5 * RATE, 1), np.float32))),
+        ("wav", lambda: of("wav", samples[: RATE // 5])),
+        ("opus", lambda: b"OggS" + noise),
     ]
-    suffix, data = ways[way % len(ways)]
-    return suffix, data, ()
+    suffix, make = ways[way % len(ways)]
+    return suffix, make(), ()
 
 
 def pack(files: Sequence[Made], folder: Path) -> dict[tuple[str, str | None], Made]:

@@ -56,6 +56,8 @@ MANIFESTS = tuple(
 )
 ARCHIVES = (".zip", *TAR)
 CONTAINERS = (*ARCHIVES, ".parquet")
+# Archives that are told of, as they may hold sounds, and not looked into.
+CLOSED = (".7z", ".rar", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4", ".iso")
 
 # What is held of a member that can only be read in passing; larger ones are told of as too large.
 MOST_IN_MEMORY = 256 * 2**20
@@ -63,6 +65,7 @@ MOST_IN_MEMORY = 256 * 2**20
 # compressed already hardly shrinks, and PCM to a half; only silence and bombs do so.
 _MOST_RATIO = 200
 _MOST_SIDECAR = 2**20  # bytes of JSON beside a sound
+_MOST_HEADER = 2**20  # bytes of a tar file's names and other attributes of one member
 _MOST_LINE = 2**20  # characters of a manifest's line
 _READ_BYTES = 1 << 20
 _ROWS = 8  # of a Parquet file read at once
@@ -90,11 +93,25 @@ def place(dataset: str) -> Place:
         raise DatasetError(f"{shown(dataset)}: is no URL that can be read: {error}") from None
 
 
+class _InPlace:
+    """What is read where it is."""
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes by itself."""
+        return 0
+
+
 @dataclass(frozen=True)
-class OnDisk:
+class OnDisk(_InPlace):
     """A whole file."""
 
     path: Place
+
+    @property
+    def size(self) -> int:
+        """Bytes of it. Raises OSError."""
+        return self.path.bytes() if isinstance(self.path, Url) else self.path.stat().st_size
 
     def open(self) -> BinaryIO:
         """The file; what is no regular file (a device, a pipe) is refused."""
@@ -106,7 +123,7 @@ class OnDisk:
 
 
 @dataclass(frozen=True)
-class Slice:
+class Slice(_InPlace):
     """Bytes offset to offset + size of a file: a member of a tar file that is not compressed."""
 
     path: Place
@@ -119,11 +136,16 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Zipped:
+class Zipped(_InPlace):
     """The member of that number in a zip file's directory."""
 
     path: Place
     number: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of it, as the directory has it."""
+        return _zip(self.path).infolist()[self.number].file_size
 
     def open(self) -> BinaryIO:
         """The member as a seekable file: decompressed in memory if it is small, else as it is read."""
@@ -142,6 +164,13 @@ class InMemory:
 
     data: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.data)
+
+    held = size
+
     def open(self) -> BinaryIO:
         """The bytes as a file."""
         return io.BytesIO(self.data)
@@ -152,6 +181,8 @@ class Lost:
     """What could not be had."""
 
     why: AudioError
+    size: int = 0
+    held: int = 0
 
     def open(self) -> BinaryIO:
         """Raises why."""
@@ -210,6 +241,11 @@ class Member:
         """What messages call it."""
         return self.file if self.member is None else f"{self.file}: {self.member}"
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes."""
+        return 0 if self.source is None else self.source.held
+
 
 def is_container(path: Place) -> bool:
     """Whether a file's name says that it holds other files."""
@@ -221,6 +257,10 @@ def is_sound(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in AUDIO_EXTENSIONS
 
 
+def _is_closed(name: str) -> bool:
+    return name.lower().endswith(CLOSED)
+
+
 def is_archive(path: Path) -> bool:
     """Whether a file's name says that it is an archive of others."""
     return path.name.lower().endswith(ARCHIVES)
@@ -229,14 +269,16 @@ def is_archive(path: Path) -> bool:
 def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
     """SHA-256 and bytes of a sound's content. Raises AudioError where it cannot be read or is too large."""
     digest, size = hashlib.sha256(), 0
+    too_large = f"{name}: is larger than {limits.max_bytes / 2**20:,.4g} MiB; raise the limit"
     try:
         with source.open() as file:
+            if source.size > limits.max_bytes:
+                raise AudioError("too-large", too_large)
             while data := file.read(_READ_BYTES):
                 digest.update(data)
                 size += len(data)
-                if size > limits.max_bytes:
-                    most = f"is larger than {limits.max_bytes / 2**20:,.4g} MiB"
-                    raise AudioError("too-large", f"{name}: {most}; raise the limit")
+                if size > limits.max_bytes:  # it is larger than its directory has it
+                    raise AudioError("too-large", too_large)
     except AudioError:
         raise
     except Unreachable as error:
@@ -261,8 +303,13 @@ def members(dataset: Place) -> Iterator[Member]:
         yield from _of_manifest(dataset)
     elif is_container(dataset):
         yield from _of_container(dataset, dataset.name)
+    elif _is_closed(dataset.name):
+        raise DatasetError(f"{dataset}: {_CLOSED}")
     else:
         yield Member(as_text(dataset.name), None, 0, _size(dataset), OnDisk(dataset))
+
+
+_CLOSED = "is an archive of a kind that is not looked into; unpack it, or pack it as tar or zip"
 
 
 def _is_folder(dataset: Place) -> bool:
@@ -298,7 +345,8 @@ def _files(folder: Place, unreadable: Callable[[OSError], None]) -> Iterator[Pla
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(where, name)
-            if not name.startswith(".") and (is_sound(name) or is_container(path)):
+            known = is_sound(name) or is_container(path) or _is_closed(name)
+            if known and not name.startswith("."):
                 yield path
 
 
@@ -312,6 +360,8 @@ def _of_folder(folder: Place) -> Iterator[Member]:
         unread.clear()
         if is_container(path):
             yield from _of_container(path, relative(path), in_folder=True)
+        elif _is_closed(path.name):
+            yield _bad(relative(path), None, 0, _size(path), "undecodable", _CLOSED)
         else:
             yield Member(relative(path), None, 0, _size(path), OnDisk(path))
     yield from (_unread(relative(error.filename), error) for error in unread)
@@ -340,8 +390,9 @@ def _of_container(path: Place, name: str, *, in_folder: bool = False) -> Iterato
     except _NoSounds:
         if not in_folder:  # where there are others, a table without sounds is only that
             raise
-    except _DAMAGE as error:
-        what = f"is damaged ({_reason(error)}); what comes after {index} members is not looked at"
+    except Exception as error:  # what the reader of an archive makes of damage
+        reason = _reason(error)
+        what = f"is damaged ({reason}); what comes after {index} members is not looked at"
         left = max(0, _size(path) - weight)
         yield _bad(as_text(name), None, index, left, "undecodable", what)
 
@@ -357,28 +408,6 @@ class _NoSounds(DatasetError):
     """A table in which no column holds sounds."""
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    import zlib
-
-    import zstandard
-
-    return (
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        zstandard.ZstdError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        OverflowError,
-    )
-
-
-_DAMAGE = _damage()
-
-
 @lru_cache(maxsize=2)
 def _zip(path: Place) -> zipfile.ZipFile:
     return zipfile.ZipFile(path.open("rb") if isinstance(path, Url) else path)
@@ -389,7 +418,7 @@ def _of_zip(path: Place, name: str) -> Iterator[Member]:
         weight, member = info.compress_size, as_text(info.filename)
         if info.is_dir():
             continue
-        if info.filename.lower().endswith(ARCHIVES):
+        if info.filename.lower().endswith((*CONTAINERS, *CLOSED)):
             yield _nested(name, member, number, weight)
         elif is_sound(info.filename):
             if info.flag_bits & 1:
@@ -435,12 +464,31 @@ def _stem(name: str) -> str:
     return f"{folder}/{last.partition('.')[0]}"
 
 
+class _TarInfo(tarfile.TarInfo):
+    """A header whose names fit in memory, however long it says they are."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _IN_MEMORY and self.size > _MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size / 2**20:,.0f} MiB")
+        return cast(tarfile.TarInfo, cast(Any, super())._proc_member(archive))
+
+
+# Headers that tarfile reads whole.
+_IN_MEMORY = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
 def _tar_members(path: Place, name: str, labels: dict[str, Labels]) -> Iterator[Member]:
     """Sounds, problems and sidecars of a tar file; a sidecar has neither source nor problem."""
     seen = 0
     with (
         _unpacked(path) as (stream, sliceable),
-        tarfile.open(fileobj=stream, mode="r:" if sliceable else "r|") as archive,
+        tarfile.open(fileobj=stream, mode="r:" if sliceable else "r|", tarinfo=_TarInfo) as archive,
     ):
         for number, info in enumerate(archive):
             before, seen = seen, (info.offset_data if sliceable else stream.position())
@@ -448,12 +496,20 @@ def _tar_members(path: Place, name: str, labels: dict[str, Labels]) -> Iterator[
             if number % _DRAINED == 0:
                 cast(Any, archive).members = []  # tarfile keeps all it has seen
             member = as_text(info.name)
+            if (info.islnk() or info.issym()) and is_sound(info.name):
+                what = (
+                    f"is a link to {as_text(info.linkname)}, and heard where that is, if it is here"
+                )
+                yield _bad(name, member, number, weight, "not-found", what)
             if not info.isreg():
                 continue
-            if info.name.lower().endswith(ARCHIVES):
+            if info.name.lower().endswith((*CONTAINERS, *CLOSED)):
                 yield _nested(name, member, number, weight)
             elif is_sound(info.name):
-                if info.issparse() or (info.size > MOST_IN_MEMORY and not sliceable):
+                if info.issparse():
+                    what = "is stored with holes in it, which are not filled; unpack it"
+                    yield _bad(name, member, number, weight, "undecodable", what)
+                elif info.size > MOST_IN_MEMORY and not sliceable:
                     what = (
                         f"has {info.size / 2**20:,.0f} MiB, more than is read of a compressed "
                         "archive's member; unpack it"
@@ -560,6 +616,7 @@ def _of_parquet(path: Place, name: str) -> Iterator[Member]:
             for column in file.schema_arrow
             if column.name != sounds and _is_plain(column.type)
         ]
+        _refuse_bombs(file.metadata)
         share = _size(path) // max(1, file.metadata.num_rows)
         row = 0
         for batch in file.iter_batches(_ROWS, columns=[sounds, *described], use_threads=False):
@@ -569,6 +626,15 @@ def _of_parquet(path: Place, name: str) -> Iterator[Member]:
                 labels = labels_of({column: columns[column][at].as_py() for column in described})
                 yield _of_row(path, name, row, share, sound, labels)
                 row += 1
+
+
+def _refuse_bombs(metadata: Any) -> None:
+    """Raise ValueError for a table that unpacks to very much more than it is."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            packed, size = column.total_compressed_size, column.total_uncompressed_size
+            if size > _MOST_RATIO * packed + MOST_IN_MEMORY:
+                raise ValueError(f"a column unpacks to {size / 2**20:,.0f} MiB of almost nothing")
 
 
 def _of_row(path: Place, name: str, row: int, weight: int, sound: Any, labels: Labels) -> Member:
@@ -582,6 +648,9 @@ def _of_row(path: Place, name: str, row: int, weight: int, sound: Any, labels: L
         return _named(path.parent, where, name, member, row, weight, labels)
     if data is None:
         return _bad(name, member, row, weight, "undecodable", "the row has no sound")
+    if len(data) > MOST_IN_MEMORY:
+        what = f"has {len(data) / 2**20:,.0f} MiB, more than is read of a row"
+        return _bad(name, member, row, weight, "too-large", what)
     return Member(name, member, row, weight, InMemory(data), labels)
 
 
@@ -614,32 +683,37 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _of_manifest(path: Place) -> Iterator[Member]:
-    name = as_text(path.name)
-    with _unpacked(path) as (stream, plain):
-        position = stream.tell if plain else stream.position
-        lines = _lines(
-            io.TextIOWrapper(cast(Any, _Raw(stream)), "utf-8-sig", errors="replace", newline="")
-        )
-        seen = 0
-        try:
-            for index, fields in enumerate(_rows(path, lines)):
+    """What a manifest names, up to where it is damaged. Raises DatasetError if that is its beginning."""
+    name, index, seen = as_text(path.name), 0, 0
+    try:
+        with _unpacked(path) as (stream, plain):
+            position = stream.tell if plain else stream.position
+            raw = cast(Any, _Raw(stream))
+            lines = _lines(io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline=""))
+            for fields in _rows(path, lines):
                 before, seen = seen, position()
-                weight = max(0, seen - before)
-                where = path_of(fields)
-                if where is None:
-                    what = "names no file; a row has a path in `file`, `path` or `audio`"
-                    yield _bad(name, f"row {index}", index, weight, "not-found", what)
-                else:
-                    member = f"row {index}: {as_text(where)}"
-                    labels = labels_of(fields)
-                    yield _named(path.parent, where, name, member, index, weight, labels)
-        except _DAMAGE as error:
-            raise DatasetError(f"{path}: cannot be read ({error})") from error
+                yield _of_line(path, name, index, max(0, seen - before), fields)
+                index += 1
+    except Exception as error:  # what the reader makes of damage
+        if not index:
+            raise DatasetError(f"{path}: cannot be read ({_reason(error)})") from error
+        what = f"is damaged ({_reason(error)}); what comes after {index} rows is not looked at"
+        yield _bad(name, None, index, max(0, _size(path) - seen), "undecodable", what)
+
+
+def _of_line(path: Place, name: str, index: int, weight: int, fields: Mapping[str, Any]) -> Member:
+    where = path_of(fields)
+    if where is None:
+        what = "names no file; a row has a path in `file`, `path` or `audio`"
+        return _bad(name, f"row {index}", index, weight, "not-found", what)
+    member = f"row {index}: {as_text(where)}"
+    return _named(path.parent, where, name, member, index, weight, labels_of(fields))
 
 
 def _rows(path: Place, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     kind = path.name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
     if kind in ("csv", "tsv"):
+        csv.field_size_limit(_MOST_LINE)
         yield from csv.DictReader(lines, delimiter="\t" if kind == "tsv" else ",")
         return
     for line in lines:

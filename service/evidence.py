@@ -48,7 +48,9 @@ class Evidence(BaseModel):
     made_at: str
     clip: str
     sha256: str
-    duration: float
+    duration: float = Field(
+        description="Of the clip; of a long one, up to where it was heard by then."
+    )
     match: Match
     encoder: str
     snapshot: str
@@ -93,44 +95,65 @@ def _step(encoder: Encoder) -> float:
 
 
 def write_evidence(
-    clip: str, made: Fingerprint, matches: Sequence[Match], library: Library, folder: Path
+    clip: str,
+    made: Fingerprint,
+    matches: Sequence[Match],
+    library: Library,
+    folder: Path,
+    *,
+    begins: float = 0.0,
+    earlier: int = 0,
 ) -> list[Path | None]:
     """Write a page and a file of evidence for each match of a clip; returns the pages, in their order.
 
     There is none (None) of a recording that was removed since. Raises EvidenceError where the folder
     cannot be written.
+
+    begins : second of the clip at which what was fingerprinted begins
+    earlier : matches of this clip that have evidence already
     """
     try:
-        return _write(clip, made, matches, library, folder)
+        return _write(clip, made, matches, library, folder, begins, earlier)
     except OSError as error:
         raise EvidenceError(f"{folder}: evidence cannot be written ({error.strerror})") from error
 
 
 def _write(
-    clip: str, made: Fingerprint, matches: Sequence[Match], library: Library, folder: Path
+    clip: str,
+    made: Fingerprint,
+    matches: Sequence[Match],
+    library: Library,
+    folder: Path,
+    begins: float,
+    earlier: int,
 ) -> list[Path | None]:
     folder.mkdir(parents=True, exist_ok=True)
     info = library.info()
     pages: list[Path | None] = []
-    for number, match in enumerate(matches, start=1):
+    for number, match in enumerate(matches, start=earlier + 1):
         try:
-            evidence, weighed = gather(clip, made, match, library, info)
+            evidence, weighed = gather(clip, made, match, library, info, begins)
         except KeyError:
             pages.append(None)
             continue
         path = folder / f"{made.sha256[:16]}-{number}.html"
         text = evidence.model_dump_json(indent=1) + "\n"
         path.with_suffix(".json").write_text(text, encoding="utf-8")
-        path.write_text(_page(evidence, weighed, made), encoding="utf-8")
+        path.write_text(_page(evidence, weighed), encoding="utf-8")
         pages.append(path)
     return pages
 
 
 def gather(
-    clip: str, made: Fingerprint, match: Match, library: Library, info: dict[str, Any]
+    clip: str,
+    made: Fingerprint,
+    match: Match,
+    library: Library,
+    info: dict[str, Any],
+    begins: float = 0.0,
 ) -> tuple[Evidence, Weighed]:
     """The evidence for a match, and what it was weighed to be. Raises KeyError without the recording."""
-    part, begins = excerpt(made, match.query_start, match.query_end)
+    part, start = excerpt(made, match.query_start - begins, match.query_end - begins)
     codes, first = library.codes(
         match.recording, match.reference_start - MARGIN, match.reference_end + MARGIN
     )
@@ -139,7 +162,7 @@ def gather(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         clip=clip,
         sha256=made.sha256,
-        duration=round(made.duration, 3),
+        duration=round(begins + made.duration, 3),
         match=match,
         encoder=made.encoder,
         snapshot=info["snapshot"],
@@ -147,7 +170,7 @@ def gather(
         library_embeddings=info["embeddings"],
         query_embeddings=len(made.embeddings),
         calibration=asdict(library.calibration),
-        excerpt_start=begins,
+        excerpt_start=begins + start,
         fingerprint=_base64(part.to_bytes()),
         codes_start=first,
         lists=_base64(codes.lists.astype("<u2").tobytes()),
@@ -258,10 +281,10 @@ def _check_library(evidence: Evidence, library: Library | None, encoder: Encoder
     return said(same, f"{which} are {'' if same else 'not '}those of the evidence")
 
 
-def _page(evidence: Evidence, weighed: Weighed, made: Fingerprint) -> str:
-    match = evidence.match
-    part, begins = excerpt(made, match.query_start, match.query_end)
-    offset = evidence.codes_start * REFERENCE_EVERY * made.step
+def _page(evidence: Evidence, weighed: Weighed) -> str:
+    match, begins = evidence.match, evidence.excerpt_start
+    part = Fingerprint.load(base64.b64decode(evidence.fingerprint), "its fingerprint")
+    offset = evidence.codes_start * REFERENCE_EVERY * part.step
     return (
         templates()
         .get_template("evidence.html")

@@ -150,7 +150,7 @@ def scan(
         evidence=report / EVIDENCE if evidence else None,
         owner=owner,
     )
-    stop, heard_files, found_files = Event(), 0, 0
+    stop, heard_files, found_files = Event(), 0, journal.found()
     try:
         with (
             FileLock(report / LOCK, blocking=False),

@@ -147,6 +147,14 @@ class Journal:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
+    def found(self) -> int:
+        """Members in which something was found."""
+        matches = sql.func.json_array_length(_sounds.c.heard, "$.matches")
+        both = sql.join(_members, _sounds, _members.c.sound == _sounds.c.sound)
+        query = sql.select(sql.func.count()).select_from(both).where(matches > 0)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def note(
         self, members: Iterable[Noted], heard: Mapping[str, dict[str, Any]], elapsed: float
     ) -> None:
@@ -206,6 +214,12 @@ class Journal:
         with self._engine.connect().execution_options(yield_per=1000) as connection:
             for row in connection.execute(query):
                 yield Row._make(row)
+
+    def sounds(self) -> Iterator[dict[str, Any]]:
+        """What was heard in each different sound."""
+        with self._engine.connect().execution_options(yield_per=1000) as connection:
+            for row in connection.execute(sql.select(_sounds.c.heard)):
+                yield row.heard
 
 
 def _say(connection: sql.Connection, name: str, value: str) -> None:

@@ -1,6 +1,9 @@
-"""What a worker of a scan does with one sound: fingerprint it, search for it, and for a decoy of it."""
+"""What a worker of a scan does with one sound: fingerprint it, search for it, and for a decoy of it.
 
-from dataclasses import dataclass
+A long sound is heard in stretches (`service.stretch`), each a query of its own.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,8 +15,9 @@ from fingerprint.audio import SAMPLE_RATE, AudioStream, Limits, open_audio
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
-from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint, fingerprint_samples
+from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint_samples
 from index.errors import LibraryError
+from index.evidence import MARGIN, excerpt
 from index.library import Library
 from index.search import QUICK, THOROUGH, Effort
 from index.search import Match as Found
@@ -21,28 +25,22 @@ from index.significance import REVIEW
 from service.dataset import Source
 from service.decoy import mirrored
 from service.evidence import write_evidence
-from service.query import ClipError, Match, match_of
+from service.query import ClipError, match_of
+from service.segment import Segment
+from service.stretch import joined, stretches
 
 # Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one.
 PROBED = 3.0  # s
 PROBED_EVERY = 24.0  # s
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
-# One sound in so many is made a decoy and searched for again: what is found then is chance.
+# Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
 DECOY_EVERY = 4
+DECOY = 60.0  # s
 
 
 # Folder of a report in which evidence is.
 EVIDENCE = "evidence"
-
-
-class Segment(Match):
-    """A match in a scanned sound."""
-
-    reference_duration: float = Field(description="Of the recording, in seconds.")
-    evidence: str | None = Field(
-        default=None, description="Page of evidence, relative to the report's folder."
-    )
 
 
 class Heard(BaseModel):
@@ -51,6 +49,8 @@ class Heard(BaseModel):
     duration: float | None = None
     error: ClipError | None = None
     matches: list[Segment] = []
+    queries: int = Field(default=1, description="Stretches of it that were searched for.")
+    tags: dict[str, str] = Field(default={}, description="What the file says that it is.")
     probed: bool = Field(
         default=False, description="Whether only windows were looked at: they held nothing."
     )
@@ -100,12 +100,15 @@ def set_up(task: Task) -> None:
     _ears = _Ears(task)
 
 
-def listen(source: Source, name: str) -> Heard:
-    """What is heard in a sound; never raises for what the sound is like."""
+def listen(source: Source, name: str, sha256: str | None) -> Heard:
+    """What is heard in a sound; never raises for what the sound is like.
+
+    sha256 : of its content, if it is known
+    """
     assert _ears is not None, "set_up comes first"
     try:
         with source.open() as file:
-            return _listen(file, name, _ears)
+            return _listen(file, name, sha256, _ears)
     except AudioError as error:
         return Heard(error=ClipError(type=error.type, detail=error.detail))
     except MemoryError:
@@ -118,32 +121,53 @@ def listen(source: Source, name: str) -> Heard:
         return Heard(error=ClipError(type="undecodable", detail=detail))
 
 
-def _listen(file: BinaryIO, name: str, ears: _Ears) -> Heard:
+def _listen(file: BinaryIO, name: str, sha256: str | None, ears: _Ears) -> Heard:
     task = ears.task
     if task.probe:
         with open_audio(file, task.limits, name) as stream:
             seconds = stream.seconds
             if seconds is not None and seconds > SHORT and not _promises(stream, seconds, ears):
-                return Heard(duration=round(seconds, 3), probed=True)
+                return Heard(duration=round(seconds, 3), probed=True, tags=_label(stream))
         file.seek(0)
-    made = fingerprint(file, ears.encoder, QUERY_EVERY, limits=task.limits, name=name)
-    matches = _search(made, ears)
-    drawn = int(made.sha256, 16) % DECOY_EVERY == 0
-    segments = [_segment(match, ears) for match in matches]
-    if task.evidence is not None:
-        segments = _with_evidence(segments, name, made, ears)
-    return Heard(
-        duration=round(made.duration, 3),
-        matches=segments,
-        decoy=drawn,
-        decoy_e_value=_decoy(made, ears) if drawn else None,
-    )
+    with open_audio(file, task.limits, name) as stream:
+        return _hear(stream, sha256 or stream.sha256(), ears)
 
 
-def _search(made: Fingerprint, ears: _Ears) -> list[Found]:
+def _label(stream: AudioStream) -> dict[str, str]:
+    return {name: stream.tags[name] for name in ("title", "artist", "isrc") if name in stream.tags}
+
+
+def _hear(stream: AudioStream, sha256: str, ears: _Ears) -> Heard:
+    """All of a sound, stretch by stretch. Raises AudioError where there is nothing to hear in any."""
+    heard = Heard(queries=0, tags=_label(stream))
+    problem: AudioError | None = None
+    told = 0
+    for begins, samples in stretches(stream.blocks()):
+        heard.duration = round(begins + len(samples) / SAMPLE_RATE, 3)
+        try:
+            made = fingerprint_samples(samples, ears.encoder, QUERY_EVERY, stream.name)
+        except AudioError as error:  # a silent stretch
+            problem = problem or error
+            continue
+        made = replace(made, sha256=sha256)
+        # a short sound is worth a close look, which costs little
+        effort = THOROUGH if begins + made.duration < SHORT else ears.task.effort
+        found = [_segment(it, ears).later(begins) for it in _search(made, ears, effort)]
+        if ears.task.evidence is not None:
+            found = _with_evidence(found, made, begins, told, ears)
+        told += len(found)
+        heard.matches = joined(heard.matches, found, begins)
+        if not heard.queries and int(sha256, 16) % DECOY_EVERY == 0:
+            heard.decoy = True
+            heard.decoy_e_value = _decoy(made, ears, effort)
+        heard.queries += 1
+    if problem is not None and not heard.queries:
+        raise problem
+    return heard
+
+
+def _search(made: Fingerprint, ears: _Ears, effort: Effort) -> list[Found]:
     task = ears.task
-    # a short sound is worth a close look, which costs little
-    effort = THOROUGH if made.duration < SHORT else task.effort
     matches, _ = ears.library.search(
         made,
         max_e_value=task.max_e_value,
@@ -190,18 +214,23 @@ def _segment(found: Found, ears: _Ears) -> Segment:
 
 
 def _with_evidence(
-    segments: list[Segment], name: str, made: Fingerprint, ears: _Ears
+    segments: list[Segment], made: Fingerprint, begins: float, earlier: int, ears: _Ears
 ) -> list[Segment]:
-    """Segments with their pages of evidence, which are written."""
-    assert ears.task.evidence is not None
-    pages = write_evidence(name, made, segments, ears.library, ears.task.evidence)
+    """Segments of a stretch with their pages of evidence, which are written."""
+    folder = ears.task.evidence
+    assert folder is not None
+    pages = write_evidence(
+        made.source, made, segments, ears.library, folder, begins=begins, earlier=earlier
+    )
     return [
         segment.model_copy(update={"evidence": f"{EVIDENCE}/{page.name}" if page else None})
         for segment, page in zip(segments, pages, strict=True)
     ]
 
 
-def _decoy(made: Fingerprint, ears: _Ears) -> float | None:
-    """E-value of the strongest match of a sound's decoy; None if it has none."""
-    found = _search(mirrored(made, ears.encoder), ears)
+def _decoy(made: Fingerprint, ears: _Ears, effort: Effort) -> float | None:
+    """E-value of the strongest match of a decoy of a sound's middle; None if it has none."""
+    middle, reach = made.duration / 2, DECOY / 2 - MARGIN
+    part, _ = excerpt(made, middle - reach, middle + reach)
+    found = _search(mirrored(part, ears.encoder), ears, effort)
     return min((match.e_value for match in found if match.tier == "match"), default=None)

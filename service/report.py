@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from service.decoy import false_discovery_rate
 from service.journal import Journal, Row
-from service.listen import Heard, Segment
+from service.listen import Heard
 from service.naming import UNLABELLED, compare, connect
 from service.pages import templates
+from service.segment import Segment
 from service.tables import TableWriter
 from service.wording import chance, change, shared, span
 
@@ -62,6 +63,7 @@ def write_report(journal: Journal, folder: Path) -> dict[str, Any]:
     partial.mkdir()
     with connect() as names:
         counts, shown = _write_tables(journal, partial, names)
+        _count_sounds(journal, counts)
         summary = _summary(journal, counts)
         found = _works_found(partial, names)
     (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -82,7 +84,6 @@ class _Counts(Counter[str]):
     def __init__(self) -> None:
         super().__init__()
         self.errors: Counter[str] = Counter()
-        self.sounds: set[str] = set()
 
 
 def _write_tables(
@@ -100,7 +101,7 @@ def _write_tables(
             for row, heard, label in _labelled(some, names):
                 entry = _file(row, heard, label)
                 files.write(entry)
-                _count(counts, row, heard, entry)
+                _count(counts, heard, entry)
                 if heard.error is not None:
                     errors.write(
                         {"file": row.file, "member": row.member, **heard.error.model_dump()}
@@ -118,6 +119,7 @@ def _labelled(
 ) -> Iterator[tuple[Row, Heard, str | None]]:
     """Rows with what was heard, and whether what the dataset says agrees with it."""
     heard = [Heard.model_validate(row.heard) for row in rows]
+    rows = list(map(_said, rows, heard))
     found = [at for at, each in enumerate(heard) if each.matches]
     pairs = [
         (
@@ -130,6 +132,14 @@ def _labelled(
     labels: dict[int, str] = dict(zip(found, compare(names, pairs), strict=True))
     for at, (row, each) in enumerate(zip(rows, heard, strict=True)):
         yield row, each, labels.get(at)
+
+
+def _said(row: Row, heard: Heard) -> Row:
+    """A row that says what the file's tags do, if the dataset says nothing of it."""
+    if row.title or row.artist or row.isrc:
+        return row
+    tags = heard.tags
+    return row._replace(title=tags.get("title"), artist=tags.get("artist"), isrc=tags.get("isrc"))
 
 
 def _file(row: Row, heard: Heard, label: str | None) -> dict[str, Any]:
@@ -181,7 +191,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _count(counts: _Counts, row: Row, heard: Heard, entry: dict[str, Any]) -> None:
+def _count(counts: _Counts, heard: Heard, entry: dict[str, Any]) -> None:
     counts["files"] += 1
     counts[entry["status"]] += 1
     counts[f"label {entry['label']}"] += entry["label"] is not None
@@ -189,14 +199,18 @@ def _count(counts: _Counts, row: Row, heard: Heard, entry: dict[str, Any]) -> No
     counts.matched_seconds += entry["matched_seconds"]
     if heard.error is not None:
         counts.errors[heard.error.type] += 1
-    # chance is asked once for each content, however many copies of it there are
-    content = row.sha256 or f"{row.file}\0{row.member}"
-    if heard.error is None and content not in counts.sounds:
-        counts.sounds.add(content)
-        counts["sounds"] += 1
-        counts["matched sounds"] += entry["status"] == "match"
-        counts["decoys"] += heard.decoy
-        counts["matched decoys"] += heard.decoy_e_value is not None
+
+
+def _count_sounds(journal: Journal, counts: _Counts) -> None:
+    """Chance is asked once for each content, however many copies of it there are."""
+    for said in journal.sounds():
+        heard = Heard.model_validate(said)
+        if heard.error is None:
+            counts["sounds"] += 1
+            counts["queries"] += heard.queries
+            counts["matched sounds"] += any(it.tier == "match" for it in heard.matches)
+            counts["decoys"] += heard.decoy
+            counts["matched decoys"] += heard.decoy_e_value is not None
 
 
 def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
@@ -204,7 +218,7 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
     matched = counts["matched sounds"]
     wrong_per_million = float(journal.said("wrong_per_million") or 1)
     rate, low, high = false_discovery_rate(
-        counts["sounds"],
+        counts["queries"],
         matched,
         counts["decoys"],
         counts["matched decoys"],

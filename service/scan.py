@@ -11,13 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
 from fingerprint.errors import AudioError
 from index.database import dial
-from service.dataset import Member, Place, at_hand, identify, members
+from service.dataset import MOST_IN_MEMORY, Member, Place, at_hand, identify, members
 from service.journal import Journal, Noted
 from service.listen import Heard, Task, listen, set_up
 from service.query import ClipError
@@ -98,13 +99,17 @@ def _identified(
 ) -> Iterator[tuple[Member, Identity | None]]:
     """Members with what their content is, in order; None where it is not read, as in probing."""
     waiting: deque[tuple[Member, Future[tuple[str, int]] | None]] = deque()
+    held = 0
     for member in found:
         future = None
         if member.source is not None and not task.probe:
             future = readers.submit(identify, member.source, member.name, task.limits)
         waiting.append((member, future))
-        if len(waiting) > ahead:
-            yield _identity(*waiting.popleft())
+        held += member.held
+        while len(waiting) > ahead or held > MOST_IN_MEMORY:
+            first, future = waiting.popleft()
+            held -= first.held
+            yield _identity(first, future)
     for member, future in waiting:
         yield _identity(member, future)
 
@@ -131,6 +136,7 @@ class _Work:
         self._on_done = on_done
         self._most = most
         self._running: dict[Future[Heard], str] = {}
+        self._held: dict[str, int] = {}  # bytes, by sound
         self._waiting: dict[str, list[Noted]] = {}
         self._members: list[Noted] = []
         self._heard: dict[str, Heard] = {}
@@ -144,16 +150,19 @@ class _Work:
             self._note([Noted(member, alone)], Heard(error=error))
             return
         sha256, size = identity or (None, None)
+        source, member = member.source, replace(member, source=None)
         noted = Noted(member, sha256 or alone, sha256, size)
         if noted.sound in self._waiting:
             self._waiting[noted.sound].append(noted)
         elif noted.sound in self._heard or self._journal.knows(noted.sound):
             self._note([noted], None)
         else:
-            assert member.source is not None  # or there is a problem
+            assert source is not None  # or there is a problem
             self._waiting[noted.sound] = [noted]
-            self._running[self._workers.submit(listen, member.source, member.name)] = noted.sound
-        while len(self._running) >= self._most:
+            future = self._workers.submit(listen, source, member.name, sha256)
+            self._running[future] = noted.sound
+            self._held[noted.sound] = source.held
+        while len(self._running) >= self._most or sum(self._held.values()) > MOST_IN_MEMORY:
             self._collect()
 
     def wait_for_all(self) -> None:
@@ -164,7 +173,9 @@ class _Work:
     def _collect(self) -> None:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         for future in done:
-            noted = self._waiting.pop(self._running.pop(future))
+            sound = self._running.pop(future)
+            noted = self._waiting.pop(sound)
+            del self._held[sound]
             try:
                 heard = future.result()
             except AudioError as error:  # the worker died
