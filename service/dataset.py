@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from fingerprint.errors import AudioError, EarmarkError
 from service.labels import Labels, labels_of, path_of
@@ -441,15 +441,19 @@ def _of_tar(path: Place, name: str) -> Iterator[Member]:
     waiting: list[Member] = []
     labels: dict[str, Labels] = {}
     stem = None
-    for member in _tar_members(path, name, labels):
-        here = _stem(member.member or "")
-        if here != stem:
-            yield from _labelled(waiting, labels.pop(stem or "", {}))
-            waiting, stem = [], here
-            for gone in [each for each in labels if each != here]:
-                del labels[gone]
-        if member.source is not None or member.problem is not None:
-            waiting.append(member)
+    try:
+        for member in _tar_members(path, name, labels):
+            here = _stem(member.member or "")
+            if here != stem:
+                yield from _labelled(waiting, labels.pop(stem or "", {}))
+                waiting, stem = [], here
+                for gone in [each for each in labels if each != here]:
+                    del labels[gone]
+            if member.source is not None or member.problem is not None:
+                waiting.append(member)
+    except Exception:  # damage costs what comes after it, not what waits
+        yield from _labelled(waiting, labels.get(stem or "", {}))
+        raise
     yield from _labelled(waiting, labels.get(stem or "", {}))
 
 
@@ -465,7 +469,19 @@ def _stem(name: str) -> str:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """A header whose names fit in memory, however long it says they are."""
+    """A header whose names fit in memory, however long it says they are, and which is whole.
+
+    tarfile takes a damaged one for the end of the archive.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, cast(str, encoding), errors)
+        except tarfile.HeaderError as error:
+            if not buf.strip(b"\0"):  # the end
+                raise
+            raise tarfile.ReadError(f"a member's header: {error}") from error
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _IN_MEMORY and self.size > _MOST_HEADER:
