@@ -95,11 +95,8 @@ def _load_catalogue(database: duckdb.DuckDBPyConnection, library: Library) -> No
     database.execute(
         """
         CREATE TABLE works AS
-        SELECT *, coalesce(keys_begin(name, "by"), '') AS begins
-        FROM (
-            SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by
-            FROM catalogue
-        )
+        SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by
+        FROM catalogue
         """
     )
 
@@ -213,16 +210,13 @@ def _attach_sqlite(
     return list(found.values()), {}, count
 
 
-# One pass over all rows, which leaves few. Names cost far more to compare than codes, so only those are
-# whose first words are a work's.
+# One pass over all rows, which leaves few.
 _CANDIDATES = """
 CREATE TEMP TABLE candidates AS
 SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by
 FROM said
 WHERE isrc_plain(isrc) IN (SELECT code FROM works WHERE code IS NOT NULL)
-    OR CASE WHEN coalesce(names_begin(title, artist) IN (SELECT begins FROM works), true)
-        THEN title_key(title) || chr(0) || artist_key(artist) END
-        IN (SELECT name || chr(0) || "by" FROM works WHERE name || "by" IS NOT NULL)
+    OR title_key(title) IN (SELECT name FROM works WHERE name IS NOT NULL)
 """
 _HITS = f"""
 CREATE TEMP TABLE hits AS
