@@ -3,9 +3,10 @@
 A long sound is heard in stretches (`service.stretch`), each a query of its own.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import sqlalchemy as sql
@@ -128,9 +129,11 @@ def _listen(file: BinaryIO, name: str, sha256: str | None, ears: _Ears) -> Heard
             seconds = stream.seconds
             if seconds is not None and seconds > SHORT and not _promises(stream, seconds, ears):
                 return Heard(duration=round(seconds, 3), probed=True, tags=_label(stream))
+    if sha256 is None:
         file.seek(0)
+        sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     with open_audio(file, task.limits, name) as stream:
-        return _hear(stream, sha256 or stream.sha256(), ears)
+        return _hear(stream, sha256, ears)
 
 
 def _label(stream: AudioStream) -> dict[str, str]:

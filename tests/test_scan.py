@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import zstandard
 from command import Earmark
 from melodies import RATE, melody, write
@@ -72,6 +73,17 @@ def report(folder: Path) -> Report:
 
 def statuses(files: list[dict[str, str]]) -> dict[str, str]:
     return {row["member"] or row["file"]: row["status"] for row in files}
+
+
+def tagged(sound: bytes, **tags: str) -> bytes:
+    """The same sound with tags."""
+    samples, rate = soundfile.read(io.BytesIO(sound), dtype="float32")
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", rate, 1, format="OGG") as written:
+        for name, value in tags.items():
+            setattr(written, name, value)
+        written.write(samples)
+    return file.getvalue()
 
 
 SIDECAR = {"title": "Song, the wrong one", "artist": "Somebody"}
@@ -220,6 +232,7 @@ def test_labels_are_compared_with_what_is_heard(
         ("1.flac", sounds["inside.flac"]),
         ("2.flac", sounds["unknown.flac"]),
         ("2.json", b"[broken"),
+        ("3.ogg", tagged(sounds["all.ogg"], title="dawn", artist="ADA")),
     ]
     (tmp_path / "shard.tar").write_bytes(tar_of(shard))
     earmark("scan", tmp_path / "shard.tar", "--report", tmp_path / "report")
@@ -228,8 +241,9 @@ def test_labels_are_compared_with_what_is_heard(
         "0.ogg": "agrees",
         "1.flac": "differs",
         "2.flac": "",
+        "3.ogg": "agrees",  # by the tags in it
     }
-    assert summary["labels"] == {"agrees": 1, "differs": 1, "unlabelled": 0}
+    assert summary["labels"] == {"agrees": 2, "differs": 1, "unlabelled": 0}
 
 
 def test_what_is_broken_is_a_line_and_the_scan_goes_on(

@@ -1,0 +1,96 @@
+"""A long sound is heard in stretches: what is told of it is what would be told of the whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from melodies import RATE, melody, write
+
+from fingerprint.audio import SAMPLE_RATE, Limits
+from fingerprint.encoder import Encoder
+from index.database import BESIDE
+from index.significance import MATCH
+from service import listen, stretch
+from service.dataset import OnDisk
+from service.evidence import verify
+from service.listen import Heard, Task
+
+
+def numbers(first: int, last: int) -> np.ndarray:
+    """Samples that are their own numbers, as far as these can be told."""
+    return (np.arange(first, last) % 2**20).astype(np.float32)
+
+
+def blocks(seconds: float) -> list[np.ndarray]:
+    """A sound of such samples in blocks of a second."""
+    samples = numbers(0, round(seconds * SAMPLE_RATE))
+    return [samples[first : first + SAMPLE_RATE] for first in range(0, len(samples), SAMPLE_RATE)]
+
+
+@pytest.mark.parametrize("seconds", [0, 10, 599, 600, 601, 1170, 1171, 4000])
+def test_stretches_hold_all_of_a_sound_and_overlap(seconds: int) -> None:
+    found = list(stretch.stretches(blocks(seconds)))
+    at = 0.0
+    for begins, samples in found:
+        assert begins == at  # each begins 30 s before the one before it ends
+        first = round(begins * SAMPLE_RATE)
+        assert np.array_equal(samples, numbers(first, first + len(samples)))
+        assert len(samples) <= 600 * SAMPLE_RATE
+        at = begins + len(samples) / SAMPLE_RATE - 30
+    assert at + 30 == seconds
+    assert all(len(samples) > 30 * SAMPLE_RATE for _, samples in found[1:])
+
+
+@pytest.fixture
+def task(ingested: Path, tmp_path: Path) -> Task:
+    return Task(
+        library=ingested,
+        database=BESIDE,
+        limits=Limits(),
+        max_e_value=0.01,
+        gate=MATCH,
+        hypotheses=0,
+        probe=False,
+        thorough=True,
+        evidence=tmp_path / "evidence",
+    )
+
+
+@pytest.fixture
+def in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretch, "STRETCH", 20.0)
+    monkeypatch.setattr(stretch, "OVERLAP", 6.0)
+
+
+def heard(task: Task, path: Path) -> Heard:
+    listen.set_up(task)
+    return listen.listen(OnDisk(path), path.name, None)
+
+
+def test_a_work_that_goes_on_in_the_next_stretches_is_one_segment_with_evidence_that_holds(
+    task: Task, tmp_path: Path, in_stretches: None
+) -> None:
+    silence = np.zeros(30 * RATE, np.float32)
+    parts = [melody(70, 12.0), melody(3), silence, melody(2)[: 10 * RATE]]
+    found = heard(task, write(tmp_path / "long.flac", np.concatenate(parts)))
+    assert (found.error, found.duration) == (None, pytest.approx(72, abs=0.01))
+    assert found.queries >= 4
+    first, second = sorted(found.matches, key=lambda it: it.query_start)
+    assert (first.source, second.source) == ("song-3.flac", "song-2.flac")
+    assert (first.query_start, first.query_end) == pytest.approx((12, 32), abs=0.75)
+    assert (first.reference_start, first.reference_end) == pytest.approx((0, 20), abs=0.75)
+    assert (second.query_start, second.query_end) == pytest.approx((62, 72), abs=0.75)
+    assert (second.reference_start, second.reference_end) == pytest.approx((0, 10), abs=0.75)
+    assert task.evidence is not None
+    for segment in (first, second):
+        assert segment.evidence is not None
+        file = (task.evidence.parent / segment.evidence).with_suffix(".json")
+        checks = verify(file, Encoder.load(), None, tmp_path / "long.flac")
+        assert [check.holds for check in checks] == [True, True, None]
+
+
+def test_a_long_sound_of_nothing_but_silence_is_silent(
+    task: Task, tmp_path: Path, in_stretches: None
+) -> None:
+    found = heard(task, write(tmp_path / "silent.flac", np.zeros(50 * RATE, np.float32)))
+    assert found.error is not None and found.error.type == "silent"
