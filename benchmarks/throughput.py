@@ -2,12 +2,15 @@
 
     python -m benchmarks.throughput [--minutes 10] [--rounds 5] [--out FILE.json]
     python -m benchmarks.throughput --decoders [--out FILE.json]
+    python -m benchmarks.throughput --library LIBRARY [--minutes 20] [--rounds 5] [--out FILE.json]
 
 The stages of the way from a file to an answer are each run over the same Ogg Vorbis files of the report
 split. Rounds go through all stages in turn, so that whatever else the machine does meets all alike; CPU
 time is counted, medians are given. A stage that begins with a file includes its decoding; spectrogram
 and encoder alone are given what precedes them. `--decoders` compares the two decoders instead
-(libsndfile and FFmpeg), alone and with the same down-mix and resampling behind, by codec.
+(libsndfile and FFmpeg), alone and with the same down-mix and resampling behind, by codec. `--library`
+compares what a worker of a scan does with a file, against that library, with decoding it to 8 kHz, and
+probing with both; files are then two to seven minutes long.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ LONGEST_FILE = 150.0  # s; so that ten minutes are several pieces of music
 CLIP_SECONDS = 5.0
 CLIPS = 20
 DECODE = "decode (FFmpeg)"  # what ratios are to
+TO_8_KHZ = "decode, mix down, resample"  # and those of scans
+SCAN, PROBE = "scan", "probe"
+SCANNED = (120.0, 420.0)  # s, of files that are scanned
 # Vorbis is what the files are; the others are made of them.
 DECODED_CODECS = {"Vorbis": "", "Opus": "opus-75", "MP3": "mp3-128", "FLAC": "flac"}
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -151,7 +157,7 @@ def stages_of_earmark(
     return {
         DECODE: (seconds, lambda: _each(decode_ffmpeg, files)),
         "decode (libsndfile)": (seconds, lambda: _each(decode_libsndfile, files)),
-        "decode, mix down, resample": (seconds, lambda: _each(_read_all, files)),
+        TO_8_KHZ: (seconds, lambda: _each(_read_all, files)),
         "spectrogram": (seconds, lambda: _each(spectrogram, samples)),
         "encoder, reference step": (seconds, lambda: embed(REFERENCE_EVERY)),
         "encoder, query step": (seconds, lambda: embed(QUERY_EVERY)),
@@ -162,6 +168,37 @@ def stages_of_earmark(
         ),
         f"query ({CLIP_SECONDS:g}-s WAV clip)": (CLIPS * CLIP_SECONDS, query),
     }
+
+
+def stages_of_scan(
+    files: Sequence[Path], library: Path
+) -> dict[str, tuple[float, Callable[[], object]]]:
+    """What a scan does with these files against a library, beside decoding them."""
+    from fingerprint.audio import SAMPLE_RATE, Limits, read_audio
+    from fingerprint.fingerprint import QUERY_EVERY, fingerprint
+    from index.database import BESIDE
+    from index.significance import MATCH, REVIEW
+    from service.dataset import OnDisk, identify
+    from service.listen import Ears, Task, listen
+
+    def ears(probe: bool) -> Ears:
+        limits = Limits()
+        return Ears(Task(library, BESIDE, limits, REVIEW, MATCH, 0, probe, False, None))
+
+    def hear(by: Ears) -> Callable[[Path], object]:
+        return lambda file: listen(OnDisk(file), file.name, None, by)
+
+    scanning, probing = ears(False), ears(True)
+    seconds = sum(len(read_audio(file)) / SAMPLE_RATE for file in files)
+    stages: dict[str, Callable[[Path], object]] = {
+        DECODE: decode_ffmpeg,
+        TO_8_KHZ: _read_all,
+        "hash": lambda file: identify(OnDisk(file), file.name, Limits()),
+        "fingerprint": lambda file: fingerprint(file, scanning.encoder, QUERY_EVERY),
+        SCAN: hear(scanning),
+        PROBE: hear(probing),
+    }
+    return {name: (seconds, _over(stage, files)) for name, stage in stages.items()}
 
 
 def stages_of_decoders(
@@ -251,16 +288,18 @@ def _over(function: Callable[[Path], object], files: Sequence[Path]) -> Callable
     return lambda: _each(function, files)
 
 
-def choose_files(minutes: float) -> list[Path]:
+def choose_files(
+    minutes: float, shortest: float = 0.0, longest: float = LONGEST_FILE
+) -> list[Path]:
     """Ogg Vorbis files of the report split, one of each package in turn, `minutes` in all or a little more.
 
-    Raises ThroughputError if none has been fetched.
+    They last from `shortest` to `longest` seconds. Raises ThroughputError if none has been fetched.
     """
     from benchmarks import corpora
 
     by_package: dict[str, list[corpora.Item]] = {}
     for item in corpora.items("report", ("music",)):
-        if item.path.suffix.lower() == ".ogg" and item.duration <= LONGEST_FILE:
+        if item.path.suffix.lower() == ".ogg" and shortest <= item.duration <= longest:
             by_package.setdefault(item.package, []).append(item)
     chosen: list[Path] = []
     seconds = 0.0
@@ -278,9 +317,13 @@ def choose_files(minutes: float) -> list[Path]:
     return chosen
 
 
-def run_stages(decoders: bool, files: Sequence[Path], rounds: int) -> list[Speed]:
+def run_stages(
+    decoders: bool, library: Path | None, files: Sequence[Path], rounds: int
+) -> list[Speed]:
     """In a process of its own: pin it to one core and measure."""
     _pin()
+    if library is not None:
+        return measure(stages_of_scan(files, library), rounds, TO_8_KHZ)
     with tempfile.TemporaryDirectory() as folder:
         make = stages_of_decoders if decoders else stages_of_earmark
         return measure(make(files, Path(folder)), rounds, "" if decoders else DECODE)
@@ -360,17 +403,20 @@ def comparison(speeds: Sequence[Speed]) -> str:
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--decoders", is_flag=True, help="Compare decoders by codec, nothing else.")
+@click.option("--library", type=click.Path(path_type=Path), help="Compare scans against it.")
 @click.option("--minutes", default=10.0, show_default=True, help="Music per stage and round.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON, as well.")
-def main(decoders: bool, minutes: float, rounds: int, out: Path | None) -> None:
+def main(
+    decoders: bool, library: Path | None, minutes: float, rounds: int, out: Path | None
+) -> None:
     """Command line of this module."""
     try:
-        files = choose_files(minutes)
+        files = choose_files(minutes, *(SCANNED if library else ()))
     except EarmarkError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    speeds: list[Speed] = apart(run_stages, decoders, files, rounds)
+    speeds: list[Speed] = apart(run_stages, decoders, library, files, rounds)
     result: dict[str, Any] = {
         "machine": {"processor": _processor(), "python": platform.python_version()},
         "files": len(files),
@@ -380,6 +426,12 @@ def main(decoders: bool, minutes: float, rounds: int, out: Path | None) -> None:
     click.echo(table(speeds))
     if decoders:
         click.echo(comparison(speeds))
+    elif library:
+        speed = {each.stage: each.times_real_time for each in speeds}
+        click.echo(
+            f"scanning runs at {speed[SCAN] / speed[TO_8_KHZ]:.0%} of the speed of decoding to 8 kHz, "
+            f"probing at {speed[PROBE] / speed[SCAN]:.1f} times that of scanning"
+        )
     else:
         memory = {what: apart(peak_memory, what, files) for what in ("start", "ingest", "query")}
         result["peak_memory_bytes"] = memory

@@ -82,7 +82,7 @@ class Task:
         return THOROUGH if self.thorough else QUICK
 
 
-class _Ears:
+class Ears:
     """What a worker keeps open."""
 
     def __init__(self, task: Task) -> None:
@@ -91,25 +91,27 @@ class _Ears:
         self.library = Library.open(task.library, self.encoder, url=task.database, gate=task.gate)
 
 
-_ears: _Ears | None = None
+_ears: Ears | None = None
 
 
 def set_up(task: Task) -> None:
     """Open what a worker needs; the others have the other cores."""
     global _ears
     work_on(1)
-    _ears = _Ears(task)
+    _ears = Ears(task)
 
 
-def listen(source: Source, name: str, sha256: str | None) -> Heard:
+def listen(source: Source, name: str, sha256: str | None, ears: Ears | None = None) -> Heard:
     """What is heard in a sound; never raises for what the sound is like.
 
     sha256 : of its content, if it is known
+    ears : if not those that were set up
     """
-    assert _ears is not None, "set_up comes first"
+    ears = ears or _ears
+    assert ears is not None, "set_up comes first"
     try:
         with source.open() as file:
-            return _listen(file, name, sha256, _ears)
+            return _listen(file, name, sha256, ears)
     except AudioError as error:
         return Heard(error=ClipError(type=error.type, detail=error.detail))
     except MemoryError:
@@ -122,7 +124,7 @@ def listen(source: Source, name: str, sha256: str | None) -> Heard:
         return Heard(error=ClipError(type="undecodable", detail=detail))
 
 
-def _listen(file: BinaryIO, name: str, sha256: str | None, ears: _Ears) -> Heard:
+def _listen(file: BinaryIO, name: str, sha256: str | None, ears: Ears) -> Heard:
     task = ears.task
     if task.probe:
         with open_audio(file, task.limits, name) as stream:
@@ -140,7 +142,7 @@ def _label(stream: AudioStream) -> dict[str, str]:
     return {name: stream.tags[name] for name in ("title", "artist", "isrc") if name in stream.tags}
 
 
-def _hear(stream: AudioStream, sha256: str, ears: _Ears) -> Heard:
+def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
     """All of a sound, stretch by stretch. Raises AudioError where there is nothing to hear in any."""
     heard = Heard(queries=0, tags=_label(stream))
     problem: AudioError | None = None
@@ -169,7 +171,7 @@ def _hear(stream: AudioStream, sha256: str, ears: _Ears) -> Heard:
     return heard
 
 
-def _search(made: Fingerprint, ears: _Ears, effort: Effort) -> list[Found]:
+def _search(made: Fingerprint, ears: Ears, effort: Effort) -> list[Found]:
     task = ears.task
     matches, _ = ears.library.search(
         made,
@@ -181,7 +183,7 @@ def _search(made: Fingerprint, ears: _Ears, effort: Effort) -> list[Found]:
     return matches
 
 
-def _promises(stream: AudioStream, seconds: float, ears: _Ears) -> bool:
+def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
     """Whether some window of a sound is like a recording, so that all of it is worth reading.
 
     A sound of which no window can be had is.
@@ -207,7 +209,7 @@ def _promises(stream: AudioStream, seconds: float, ears: _Ears) -> bool:
     return not heard
 
 
-def _segment(found: Found, ears: _Ears) -> Segment:
+def _segment(found: Found, ears: Ears) -> Segment:
     match = match_of(found)
     try:
         duration = ears.library.recording(match.recording).duration
@@ -217,7 +219,7 @@ def _segment(found: Found, ears: _Ears) -> Segment:
 
 
 def _with_evidence(
-    segments: list[Segment], made: Fingerprint, begins: float, earlier: int, ears: _Ears
+    segments: list[Segment], made: Fingerprint, begins: float, earlier: int, ears: Ears
 ) -> list[Segment]:
     """Segments of a stretch with their pages of evidence, which are written."""
     folder = ears.task.evidence
@@ -231,7 +233,7 @@ def _with_evidence(
     ]
 
 
-def _decoy(made: Fingerprint, ears: _Ears, effort: Effort) -> float | None:
+def _decoy(made: Fingerprint, ears: Ears, effort: Effort) -> float | None:
     """E-value of the strongest match of a decoy of a sound's middle; None if it has none."""
     middle, reach = made.duration / 2, DECOY / 2 - MARGIN
     part, _ = excerpt(made, middle - reach, middle + reach)
