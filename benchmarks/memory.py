@@ -17,7 +17,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -86,8 +86,25 @@ def _started_by(process: int) -> list[int]:
     return [*children, *(it for child in children for it in _started_by(child))]
 
 
-def scanned(library: Path, dataset: Path, report: Path) -> list[tuple[int, int]]:
-    """Files heard and bytes resident, every second while a dataset is scanned."""
+def spent(process: int) -> float:
+    """Seconds of CPU that a process has taken by itself."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Look(NamedTuple):
+    """A scan at one moment: files heard, bytes resident, seconds of CPU of the process that reads."""
+
+    files: int
+    resident: int
+    cpu: float
+
+
+def scanned(library: Path, dataset: Path, report: Path) -> list[Look]:
+    """Looks at a scan of a dataset, every second."""
     shutil.rmtree(report, ignore_errors=True)
     command = ["--library", library, "scan", dataset, "--report", report, "--jobs", 1]
     process = subprocess.Popen(
@@ -98,7 +115,8 @@ def scanned(library: Path, dataset: Path, report: Path) -> list[tuple[int, int]]
     )
     looks = []
     while process.poll() is None:
-        looks.append((files_heard(report / JOURNAL), resident(process.pid)))
+        heard = files_heard(report / JOURNAL)
+        looks.append(Look(heard, resident(process.pid), spent(process.pid)))
         time.sleep(1.0)
     if process.returncode:
         raise SystemExit(f"the scan of {dataset} ended with status {process.returncode}")
@@ -124,16 +142,20 @@ def main(folder: Path, files: int, hours: tuple[float, ...], out: Path | None) -
             short.with_suffix(".partial").rename(short)
         looks = scanned(library, short, report)
         for share in AT:
-            peak = max(size for heard, size in looks if heard <= share * files)
+            peak = max(look.resident for look in looks if look.files <= share * files)
             result["files"][round(share * files)] = round(peak / 1e6)
-        result["files"]["with the report"] = round(max(size for _, size in looks) / 1e6)
+        result["files"]["with the report"] = round(max(it.resident for it in looks) / 1e6)
+        first = next(look for look in looks if look.files > AT[0] * files)
+        last = max((look for look in looks if look.files < files), key=lambda it: it.files)
+        reading = (last.cpu - first.cpu) / max(1, last.files - first.files)
+        result["milliseconds of the process that reads, for a file"] = round(1000 * reading, 2)
     for long in hours:
         path = folder / f"{long:g}h" / "long.wav"
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
             make_long(path, long)
         looks = scanned(library, path.parent, report)
-        result["hours"][f"{long:g}"] = round(max(size for _, size in looks) / 1e6)
+        result["hours"][f"{long:g}"] = round(max(it.resident for it in looks) / 1e6)
     click.echo(json.dumps(result, indent=1))
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n")

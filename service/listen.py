@@ -30,9 +30,11 @@ from service.query import ClipError, match_of
 from service.segment import Segment
 from service.stretch import joined, stretches
 
-# Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one.
+# Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one. A window has few
+# embeddings, so all of them vote.
 PROBED = 3.0  # s
 PROBED_EVERY = 24.0  # s
+PROBING = QUICK._replace(every=1)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
@@ -202,6 +204,7 @@ def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
             made,
             max_e_value=REVIEW,
             hypotheses=ears.task.hypotheses,
+            effort=THOROUGH if ears.task.thorough else PROBING,
             owner=ears.task.owner,
         )
         if found:
