@@ -372,7 +372,11 @@ _of_that_audio = sql.or_(
 )
 _like = (
     sql.select(*_recording_columns, _of_that_audio.label("same_audio"))
-    .where(_present, sql.or_(_recordings.c.id == sql.bindparam("name"), _of_that_audio))
+    .where(
+        _present,
+        # said again for the ids' index, which is of those present only
+        sql.or_(sql.and_(_recordings.c.id == sql.bindparam("name"), _present), _of_that_audio),
+    )
     .order_by(_recordings.c.number)
 )
 

@@ -95,6 +95,30 @@ def test_the_same_sound_in_another_file_is_the_same_audio(library):
     assert (recording.id, added) == ("one", False)
 
 
+def test_nothing_is_looked_up_by_going_through_all_recordings(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    add(library, 1, id="one")
+    said = []
+
+    @sql.event.listens_for(library.database.engine, "before_cursor_execute")
+    def note(_, cursor, statement, parameters, context, many) -> None:
+        said.append((statement, parameters[0] if many else parameters))
+
+    add(library, 2, id="two")
+    with library.writer() as writer:
+        writer.change("one", {"private": True})
+        writer.remove("two")
+    asked = [it for it in said if it[0].startswith(("SELECT", "UPDATE"))]
+    with library.reading() as connection:
+        plans = [
+            step.detail
+            for statement, parameters in asked
+            for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    assert any("recordings USING INDEX" in step for step in plans)
+    assert not any(step.startswith("SCAN recordings") for step in plans)
+
+
 def test_removed_is_unfindable_at_once_and_may_come_back(library):
     add(library, 1, id="one")
     add(library, 2, id="two")
