@@ -58,6 +58,11 @@ def perform(library: Library, what: str, *arguments: Any) -> None:
             writer.change(f"id-{arguments[0]}", arguments[1])
 
 
+def finds(library: Library, seed: int, **options: Any) -> list[str]:
+    matches, _ = library.search(query(ENCODER, track(ENCODER, seed, 8)), **options)
+    return [match.recording for match in matches]
+
+
 def same(one: Placements, other: Placements) -> bool:
     return all(
         np.array_equal(getattr(one, field.name), getattr(other, field.name))
@@ -111,7 +116,20 @@ def test_after_a_removal_only_its_segment_is_read_again(tmp_path, database, monk
     monkeypatch.setattr(catalogue, "placements", noting)
     assert len(reader.refresh().recordings) == 6
     assert read == [7]  # of the removed one's segment nothing is left
-    found, _ = reader.search(query(ENCODER, track(ENCODER, 2, 8)))
-    assert found == []
-    found, _ = reader.search(query(ENCODER, track(ENCODER, 7, 8)))
-    assert [match.recording for match in found] == ["id-7"]
+    assert finds(reader, 2) == []
+    assert finds(reader, 7) == ["id-7"]
+
+
+@BOTH
+def test_a_change_of_rights_is_seen_by_who_has_read_before(tmp_path, database) -> None:
+    library = Library.open(tmp_path / "library", ENCODER, url=database, create=True)
+    for seed in range(6):
+        perform(library, "ingest", [seed], "ada")
+    reader = Library.open(library.path, ENCODER, url=database)
+    assert finds(reader, 2) == finds(reader, 2, owner="bo") == ["id-2"]
+    perform(library, "change", 2, {"private": True})
+    assert finds(reader, 2) == finds(reader, 2, owner="ada") == ["id-2"]
+    assert finds(reader, 2, owner="bo") == []
+    perform(library, "change", 2, {"licence_until": "2020-01-01"})
+    assert finds(reader, 2) == finds(reader, 2, owner="ada") == []
+    assert finds(reader, 3, owner="bo") == ["id-3"]
