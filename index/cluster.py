@@ -440,6 +440,10 @@ class Sharded:
         whole = fetched[0] if len(fetched) == 1 else concatenate(fetched, self._shards.code_size)
         return whole[start : start + end - first]
 
+    def forget(self) -> None:
+        """Let go of the codes that are kept here."""
+        self._fetched.cache_clear()
+
     def _fetch(self, segment: int, run: int) -> Codes:
         row = self._rows[segment]
         asked = (row, run * RUN, min((run + 1) * RUN, row.embeddings))

@@ -51,6 +51,7 @@ class Snapshot:
     seconds : their audio
     starts : number of each recording's first embedding, and of what comes after the last
         [shape=(recordings + 1,)]
+    segments : that hold the codes
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Snapshot:
         self._whole = whole
         self._placements = placements
         self._stored = int(placements.count.sum())
-        self._segments = segments
+        self.segments = segments
         numbers = np.array(list(segments.firsts), np.int64)
         firsts = np.array(list(segments.firsts.values()), np.int64)
         starts = firsts[np.searchsorted(numbers, placements.segment)] + placements.first
@@ -103,7 +104,7 @@ class Snapshot:
 
         Chance is that of the whole: what is found in the part has the E-value that it always has.
         """
-        there = [number for number in self._segments.firsts if number not in segments]
+        there = [number for number in self.segments.firsts if number not in segments]
         return self._with(self._placements.where(there), self)
 
     def _with(self, placements: Placements, whole: "Snapshot | None") -> "Snapshot":
@@ -111,7 +112,7 @@ class Snapshot:
             self.revision,
             self.day,
             placements,
-            self._segments,
+            self.segments,
             self._codec,
             self.recordings._look_up,
             whole,
@@ -176,7 +177,7 @@ class Snapshot:
         place = self._placements
         start = int(place.first[recording])
         end = min(end, self.length(recording))
-        return self._segments.run(int(place.segment[recording]), start + first, start + end)
+        return self.segments.run(int(place.segment[recording]), start + first, start + end)
 
     def place(self, number: int) -> int:
         """Index in `recordings` of the one of that number. Raises KeyError if it is not found here."""
