@@ -4,9 +4,9 @@ import csv
 import hashlib
 import json
 import subprocess
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from service.scans import files_heard
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "earmark[cluster]"')
 
+from ray._private import services  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from index import cluster  # noqa: E402
@@ -58,24 +59,32 @@ NODE: dict[str, Any] = {
 }
 
 
-def begin(start: Callable[[], Any]) -> Any:
-    """Start a node, anew where it is not there within the 30 s that Ray gives it, on a busy machine."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return start()
-        except Exception as error:
-            if "timed out during startup" not in str(error) or time.monotonic() > end:
-                raise
+@pytest.fixture(scope="module", autouse=True)
+def _patient() -> Iterator[None]:
+    """Ray gives a node 30 s to be there, which a busy machine does not always grant."""
+
+    def get_node(*given: Any) -> Any:
+        def look() -> Any:
+            with suppress(RuntimeError):
+                return asked(*given)
+
+        return until(look)
+
+    asked = services.get_node
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services, "get_node", get_node)
+        yield
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """A cluster of a head, which has only this process, and two nodes with a core each."""
-    head = {**NODE, "num_cpus": 0, "memory": 1, "_system_config": HEALTH}
-    made = begin(lambda: Cluster(initialize_head=True, head_node_args=dict(head)))
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={**NODE, "num_cpus": 0, "memory": 1, "_system_config": HEALTH},
+    )
     for _ in range(2):
-        begin(lambda: made.add_node(**NODE))
+        made.add_node(**NODE)
     cluster.connect(made.address)
     yield made
     ray.shutdown()
@@ -88,7 +97,7 @@ def victim(nodes: Cluster) -> Iterator[Any]:
     node = nodes.list_all_nodes()[-1]
     yield node
     if node not in nodes.list_all_nodes():
-        begin(lambda: nodes.add_node(**NODE))
+        nodes.add_node(**NODE)
 
 
 def heard(samples: Any, every: int, speed: float = 1.0) -> Fingerprint:
@@ -217,7 +226,7 @@ def test_a_node_that_dies_is_missed_and_comes_back(
         if number == 1:
             nodes.remove_node(victim, allow_graceful=False)
         if answered < 1 and len(nodes.list_all_nodes()) == 2:
-            begin(lambda: nodes.add_node(**NODE))
+            nodes.add_node(**NODE)
         shares.add(answered)
         # what is found is what is there, and nothing of what answered is left out
         assert [match for match in expected if match in matches] == matches
