@@ -375,6 +375,7 @@ def test_a_scan_is_the_same_when_a_node_dies_in_it(
 def test_the_cluster_scans_a_dataset_at_a_url(
     nodes: Cluster, command: Earmark, tmp_path: Path
 ) -> None:
+    (tmp_path / "dump").mkdir()
     write(tmp_path / "dump" / "0.flac", melody(0, 20.0)[4 * RATE : 12 * RATE])
     with zipfile.ZipFile(tmp_path / "dump" / "1.zip", "w") as archive:
         archive.write(tmp_path / "clip.wav", "deep/clip.wav")
