@@ -34,7 +34,7 @@ class Measured:
     reference : spectrogram and encoder for a recording (`benchmarks.throughput`)
     compare : nanoseconds for one stored embedding (`benchmarks.neighbours`)
     file : milliseconds that the reading process takes for a file (`benchmarks.memory`)
-    probed : share of a sound that a probe decodes and searches for (`service/listen.py`)
+    probed : share of a sound that a probe decodes, with twice as many votes (`service/listen.py`)
     bytes : of a library for a second of audio (`benchmarks.scale`)
     catalogue : bytes for a recording (`benchmarks.scale`)
     opening : seconds for a million recordings (`docs/decisions/segments.md`)
@@ -62,14 +62,9 @@ class Measured:
         embeddings = recordings * seconds * PER_SECOND
         return max(COMPARED, embeddings / LISTS) * self.compare * 1e-9 / EVERY
 
-    def scan(self, recordings: float, seconds: float, codec: str) -> float:
-        """CPU seconds for a second of sound of a file of that codec."""
-        decoding = (self.opus if codec.startswith("Opus") else 1.0) / self.decode
-        return decoding + 1 / self.fingerprint + self.search(recordings, seconds)
-
-    def probe(self, recordings: float, seconds: float, codec: str) -> float:
-        """The same where only windows of it are looked at."""
-        return self.probed * self.scan(recordings, seconds, codec)
+    def hear(self, codec: str) -> float:
+        """CPU seconds in which a second of a file of that codec becomes a fingerprint."""
+        return (self.opus if codec.startswith("Opus") else 1.0) / self.decode + 1 / self.fingerprint
 
 
 def row(*cells: Any) -> str:
@@ -100,18 +95,18 @@ def scans(
     yield row("---", "---:", "---", "---:", "---:", *(["---:"] * len(cores)), "---:")
     for codec, rate in CODECS.items():
         for recordings in libraries:
-            for name, cost in (("full", it.scan), ("probe", it.probe)):
-                each = cost(recordings, seconds, codec)
-                searching = it.search(recordings, seconds) / it.scan(recordings, seconds, codec)
-                busy = hours * each + files * it.file / 1000 / 3600
+            for name, share, votes in (("full", 1.0, 1), ("probe", it.probed, 2)):
+                search = votes * it.search(recordings, seconds)
+                heard = it.hear(codec) + search
+                busy = hours * share * heard + files * it.file / 1000 / 3600
                 yield row(
                     codec,
                     f"{recordings:,.0f}",
                     name,
-                    f"{searching:.0%}",
+                    f"{search / heard:.0%}",
                     f"{busy:,.0f}",
                     *(time(busy / count) for count in cores),
-                    size(hours * 3600 * rate / 8 * (it.probed if name == "probe" else 1)),
+                    size(hours * 3600 * rate / 8 * share),
                 )
 
 
