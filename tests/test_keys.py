@@ -432,6 +432,7 @@ def test_a_library_of_the_format_before_is_brought_up_to_date(
         connection.execute("DROP TABLE keys")
         connection.execute("DROP INDEX places")
         connection.execute("ALTER TABLE recordings DROP COLUMN owner")
+        connection.execute("ALTER TABLE segments DROP COLUMN changed")
         connection.execute("ALTER TABLE recordings DROP COLUMN private")
         columns = "segment, first, number, count, duration, licence_until, removed_at"
         connection.execute(f"CREATE INDEX places ON recordings ({columns})")

@@ -345,12 +345,13 @@ def test_a_url_that_cannot_be_read_is_told_of(
     assert not (tmp_path / "report").exists()
     with served(tmp_path) as url, pytest.raises(DatasetError, match="gone: no such file or folder"):
         size_of(place(f"{url}/gone"))
+    who = "ada:secret@"
     with pytest.raises(DatasetError, match=r"127.0.0.1:\d+/dump: .*refused") as error:
-        size_of(place(f"{url.replace('//', '//ada:secret@')}/dump"))
+        size_of(place(f"{url.replace('//', f'//{who}')}/dump"))
     assert "secret" not in str(error.value)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(DatasetError, match="s3://bucket/dump: cannot be read: Install s3fs"):
-        place("s3://ada:secret@bucket/dump")
+        place(f"s3://{who}bucket/dump")
 
 
 # A scan that kills itself, by a signal that nothing can catch, when so many members are done.
