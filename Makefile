@@ -1,7 +1,7 @@
 # Two commands for a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
 # Everything is installed into .venv, at the versions of requirements.lock.
 
-# Processes work side by side, each with one thread (see fingerprint/__init__.py).
+# As fingerprint/__init__.py has it; here too, since the tests import NumPy first.
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 

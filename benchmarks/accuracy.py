@@ -169,10 +169,23 @@ def score(
             for name, group in _groups(clips, verdicts).items()
         },
         "absent": _absent(run, absent),
+        "mistaken": _mistaken(run, clips, verdicts, absent),
         "gates": [_at_gate(rate, run, clips, verdicts, absent) for rate in GATES],
         "failures": dict(Counter(run.failures.values()).most_common(20)),
         "missing": _missing(clips, run),
     }
+
+
+def _mistaken(
+    run: PeerRun,
+    clips: Iterable[MadeClip],
+    verdicts: Mapping[str, Verdict],
+    absent: Iterable[MadeClip],
+) -> list[tuple[str, str, str | None]]:
+    """(clip, its work, the recording) of each wrong answer, and each to an absent clip, that it accepts."""
+    wrong = [clip for clip in clips if clip.id in verdicts and verdicts[clip.id].wrong]
+    false = [clip for clip in absent if run.answers[clip.id].accepted]
+    return [(clip.id, clip.work, run.answers[clip.id].recording) for clip in (*wrong, *false)]
 
 
 def _groups(

@@ -4,7 +4,7 @@
 
 Needs `onnx` and `onnxruntime` (pip install onnx onnxruntime), which Earmark does not. The same layers are
 written as an ONNX graph and run with all of its optimisations. Rounds alternate between the two, CPU time is
-counted, medians are given. One thread each: set OMP_NUM_THREADS and OPENBLAS_NUM_THREADS to 1.
+counted, medians are given. One thread each.
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import corpora, report
 from benchmarks.scoring import share
 from fingerprint.errors import EarmarkError
 
@@ -109,6 +110,16 @@ def table(peer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def mistaken(peer: dict[str, Any]) -> str:
+    """Between which works the accepted wrong answers, and those to absent clips, are."""
+    title = {item.id: f"{item.package} {item.title!r}" for item in corpora.catalogue()}
+    pairs = Counter((work, recording) for _, work, recording in peer["mistaken"])
+    return "\n".join(
+        f"{count} x {title[work]} ({work}) for {title[recording]} ({recording})"
+        for (work, recording), count in pairs.most_common()
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, nargs="?")
@@ -121,7 +132,8 @@ def main() -> None:
         results = report.load(folder)
     except EarmarkError as error:
         sys.exit(str(error))
-    print(table(results["peers"][args.peer]))
+    peer = results["peers"][args.peer]
+    print(f"{table(peer)}\n\nAccepted, and not right:\n{mistaken(peer)}")
 
 
 if __name__ == "__main__":

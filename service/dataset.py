@@ -57,7 +57,7 @@ MANIFESTS = tuple(
 ARCHIVES = (".zip", *TAR)
 CONTAINERS = (*ARCHIVES, ".parquet")
 # Archives that are told of, as they may hold sounds, and not looked into.
-CLOSED = (".7z", ".rar", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4", ".iso")
+_CLOSED = (".7z", ".rar", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4", ".iso")
 
 # What is held of a member that can only be read in passing; larger ones are told of as too large.
 MOST_IN_MEMORY = 256 * 2**20
@@ -199,9 +199,7 @@ def at_hand(given: object) -> object:
     try:
         with given.open() as file:
             data = file.read(MOST_IN_MEMORY + 1)
-    except (
-        Exception
-    ) as error:  # whatever the store's client, or the reader of an archive, makes of it
+    except Exception as error:  # whatever the store's client or an archive's reader makes of it
         return Lost(AudioError("undecodable", f"{given.path}: cannot be read ({_reason(error)})"))
     if len(data) > MOST_IN_MEMORY:
         what = f"has more than {MOST_IN_MEMORY / 2**20:,.0f} MiB, the most that is read of a URL"
@@ -258,7 +256,7 @@ def is_sound(name: str) -> bool:
 
 
 def _is_closed(name: str) -> bool:
-    return name.lower().endswith(CLOSED)
+    return name.lower().endswith(_CLOSED)
 
 
 def is_archive(path: Path) -> bool:
@@ -304,12 +302,14 @@ def members(dataset: Place) -> Iterator[Member]:
     elif is_container(dataset):
         yield from _of_container(dataset, dataset.name)
     elif _is_closed(dataset.name):
-        raise DatasetError(f"{dataset}: {_CLOSED}")
+        raise DatasetError(f"{dataset}: {_NOT_LOOKED_INTO}")
     else:
         yield Member(as_text(dataset.name), None, 0, _size(dataset), OnDisk(dataset))
 
 
-_CLOSED = "is an archive of a kind that is not looked into; unpack it, or pack it as tar or zip"
+_NOT_LOOKED_INTO = (
+    "is an archive of a kind that is not looked into; unpack it, or pack it as tar or zip"
+)
 
 
 def _is_folder(dataset: Place) -> bool:
@@ -338,16 +338,18 @@ def _size(path: Place) -> int:
 def _files(folder: Place, unreadable: Callable[[OSError], None]) -> Iterator[Place]:
     """Sounds and containers below a folder, in order of name; hidden ones are left out."""
     if isinstance(folder, Url):
-        files = folder.files(unreadable)
-        yield from (file for file in files if is_sound(file.name) or is_container(file))
+        yield from (file for file in folder.files(unreadable) if _is_looked_at(file))
         return
     for where, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(where, name)
-            known = is_sound(name) or is_container(path) or _is_closed(name)
-            if known and not name.startswith("."):
+            if _is_looked_at(path) and not name.startswith("."):
                 yield path
+
+
+def _is_looked_at(path: Place) -> bool:
+    return is_sound(path.name) or is_container(path) or _is_closed(path.name)
 
 
 def _of_folder(folder: Place) -> Iterator[Member]:
@@ -361,7 +363,7 @@ def _of_folder(folder: Place) -> Iterator[Member]:
         if is_container(path):
             yield from _of_container(path, relative(path), in_folder=True)
         elif _is_closed(path.name):
-            yield _bad(relative(path), None, 0, _size(path), "undecodable", _CLOSED)
+            yield _bad(relative(path), None, 0, _size(path), "undecodable", _NOT_LOOKED_INTO)
         else:
             yield Member(relative(path), None, 0, _size(path), OnDisk(path))
     yield from (_unread(relative(error.filename), error) for error in unread)
@@ -418,7 +420,7 @@ def _of_zip(path: Place, name: str) -> Iterator[Member]:
         weight, member = info.compress_size, as_text(info.filename)
         if info.is_dir():
             continue
-        if info.filename.lower().endswith((*CONTAINERS, *CLOSED)):
+        if info.filename.lower().endswith((*CONTAINERS, *_CLOSED)):
             yield _nested(name, member, number, weight)
         elif is_sound(info.filename):
             if info.flag_bits & 1:
@@ -519,7 +521,7 @@ def _tar_members(path: Place, name: str, labels: dict[str, Labels]) -> Iterator[
                 yield _bad(name, member, number, weight, "not-found", what)
             if not info.isreg():
                 continue
-            if info.name.lower().endswith((*CONTAINERS, *CLOSED)):
+            if info.name.lower().endswith((*CONTAINERS, *_CLOSED)):
                 yield _nested(name, member, number, weight)
             elif is_sound(info.name):
                 if info.issparse():

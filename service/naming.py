@@ -2,8 +2,7 @@
 
 Written once, as SQL for DuckDB, because metadata comes by the hundred million rows. A key is what is left
 of a name without case, accents and punctuation, without what is in brackets, and without "feat. …" and
-"- Remastered 2011". Most names are
-plain words, which need no more than lower case; what has to be done for the others takes ten times as long.
+"- Remastered 2011". Most names are plain words, which need no more than lower case and are spared the rest.
 """
 
 from collections.abc import Sequence
