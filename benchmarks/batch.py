@@ -29,7 +29,7 @@ from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, fingerprint
-from fingerprint.training.augment import degrade
+from benchmarks.damage import degrade
 from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata

@@ -33,7 +33,7 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from fingerprint.hypotheses import LADDER, Hypothesis
-from fingerprint.training.augment import Background, Signal, degrade
+from benchmarks.damage import Background, Signal, degrade
 from index.chance import Fit, Look, fit, peaks, tail_of, without
 from index.question import Question
 from index.refit import look_at

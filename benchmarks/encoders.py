@@ -26,7 +26,7 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
-from fingerprint.training.augment import Signal
+from benchmarks.damage import Signal
 
 CELLS = (
     "clean",

@@ -38,7 +38,7 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
 from fingerprint.hypotheses import LADDER
-from fingerprint.training.augment import degrade
+from benchmarks.damage import degrade
 from index.chance import Look, meetings, peaks, without
 from index.question import Question
 from index.segment import Codes

@@ -27,7 +27,7 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
-from fingerprint.training.augment import degrade
+from benchmarks.damage import degrade
 from index.question import Question
 from index.search import search
 from index.significance import MATCH, REVIEW, Calibration

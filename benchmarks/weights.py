@@ -32,7 +32,7 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
-from fingerprint.training.augment import degrade
+from benchmarks.damage import degrade
 
 LENGTHS = (1.0, 2.0, 5.0)  # seconds
 LIBRARY = 350_000  # embeddings: 48 hours of music

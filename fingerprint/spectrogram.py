@@ -31,7 +31,7 @@ _LANES = 8
 _HALF = FFT // 2
 
 
-def _band_matrix() -> NDArray[np.float64]:
+def band_matrix() -> NDArray[np.float64]:
     """Weights of FFT bins in bands [shape=(BANDS, FFT // 2 + 1)], each row summing to one.
 
     A triangle around each centre, reaching to the neighbouring centres but never narrower than the
@@ -61,7 +61,7 @@ _WINDOW /= np.float32(FFT / 4)
 _TWIDDLES = np.exp(-2j * np.pi * np.arange(_HALF) / FFT).astype(np.complex64)
 _TWIDDLE_RE = np.ascontiguousarray(_TWIDDLES.real)
 _TWIDDLE_IM = np.ascontiguousarray(_TWIDDLES.imag)
-_BAND_FIRST, _BAND_STARTS, _BAND_WEIGHTS = _sparse_rows(_band_matrix())
+_BAND_FIRST, _BAND_STARTS, _BAND_WEIGHTS = _sparse_rows(band_matrix())
 
 
 def band_levels(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,154 +1,212 @@
-"""What happens to copies of music, drawn at random, on 8 kHz segments of a few seconds.
+"""What happens to copies of music, drawn at random, on many 8 kHz segments of a few seconds at once.
 
-Everything is a function of a `numpy.random.Generator`, so that a batch can be made again. Levels are in
-dB, times in seconds. Rooms are those of the corpus or exponentially decaying noise; background is the
-corpus's ambience, speech and other music, or shaped noise.
+Sounds are torch tensors [shape=(segments, samples)] on any device, and so are the draws (`Chance`), so
+that a batch can be made again where it was made. Levels are in dB, times in seconds. Rooms are those of
+the corpus or exponentially decaying noise; background is the corpus's ambience, speech and other music,
+or shaped noise.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from fingerprint.audio import SAMPLE_RATE
-from fingerprint.hypotheses import resampled
-from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE, normalise
+from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE
+from fingerprint.training.picture import normalise, resampled
 
-Signal = NDArray[np.float32]
+ROOM = SAMPLE_RATE  # samples of the longest impulse response
+
+
+class Chance:
+    """Random draws on a device, the same for the same seeds."""
+
+    def __init__(self, device: str, *seeds: int) -> None:
+        self.device = device
+        self._generator = torch.Generator(device)
+        seed = 0
+        for part in seeds:
+            seed = (seed * 1_000_003 + part) % 2**63
+        self._generator.manual_seed(seed)
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(
+            shape, generator=self._generator, device=self.device
+        )
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator, device=self.device)
+
+    def below(self, end: Tensor | int, *shape: int) -> Tensor:
+        """Whole numbers from 0, below `end` (broadcast)."""
+        return (torch.rand(shape, generator=self._generator, device=self.device) * end).long()
+
+    def rows(self, probability: float, n: int) -> Tensor:
+        """Which of n rows something happens to: their numbers."""
+        drawn = torch.rand(n, generator=self._generator, device=self.device)
+        return torch.nonzero(drawn < probability)[:, 0]
+
+    def pick(self, weights: Tensor, n: int, again: bool = True) -> Tensor:
+        """n numbers of entries of `weights`, by weight; each but once unless `again`."""
+        return torch.multinomial(weights, n, replacement=again, generator=self._generator)
 
 
 @dataclass(frozen=True)
 class Background:
-    """Where other sound comes from: each draws n samples (float32) of its kind."""
+    """Where other sound comes from: each draws (rows, samples) of its kind, at any level."""
 
-    music: Callable[[Generator, int], Signal]
-    ambience: Callable[[Generator, int], Signal]
-    speech: Callable[[Generator, int], Signal]
-    rooms: list[Signal]  # impulse responses at 8 kHz, each starting at its direct sound
+    music: Callable[[Chance, int, int], Tensor]
+    ambience: Callable[[Chance, int, int], Tensor]
+    speech: Callable[[Chance, int, int], Tensor]
+    rooms: Tensor  # impulse responses [shape=(rooms, ROOM)] that begin at their direct sound
 
 
-def _shaped_noise(rng: Generator, n: int) -> Signal:
+def shaped_noise(chance: Chance, rows: int, n: int) -> Tensor:
     """Noise whose power falls by 0 to 6 dB an octave: white, pink (3) to brown (6)."""
-    spectrum = np.fft.rfft(rng.standard_normal(n).astype(np.float32))
-    frequency = np.maximum(np.arange(len(spectrum)), 1.0)
-    spectrum *= frequency ** (-rng.uniform(0, 1))
-    return np.fft.irfft(spectrum, n).astype(np.float32)
+    spectrum = torch.fft.rfft(chance.normal(rows, n))
+    frequency = torch.arange(spectrum.shape[1], device=chance.device).clamp_min(1).log()
+    fall = torch.exp(-chance.uniform(0, 1, rows, 1) * frequency)
+    return torch.fft.irfft(spectrum * fall, n)
 
 
-def _babble(rng: Generator, n: int, speech: Callable[[Generator, int], Signal]) -> Signal:
+def _babble(chance: Chance, rows: int, n: int, background: Background) -> Tensor:
     """One to eight voices at once."""
-    return np.sum([speech(rng, n) for _ in range(rng.integers(1, 9))], axis=0, dtype=np.float32)
+    most = 8
+    voices = 1 + chance.below(most, rows)
+    heard = torch.arange(most, device=chance.device) < voices[:, None]
+    speech = background.speech(chance, rows * most, n).reshape(rows, most, n)
+    return (speech * heard[:, :, None]).sum(1)
 
 
-def _room(rng: Generator, rooms: list[Signal]) -> Signal:
-    """An impulse response: a real one, or early reflections and a decaying tail of noise."""
-    if rooms and rng.random() < 0.25:
-        return rooms[rng.integers(len(rooms))]
-    decay = 10 ** rng.uniform(np.log10(0.08), np.log10(1.2))  # reverberation time
-    n = int(min(decay, 1.0) * SAMPLE_RATE)
-    t = np.arange(n) / SAMPLE_RATE
-    tail = rng.standard_normal(n) * 10 ** (-3 * t / decay)
-    tail[: int(rng.uniform(0.002, 0.02) * SAMPLE_RATE)] = 0
-    response = tail / (np.sqrt(np.sum(tail**2)) + 1e-9)
-    response[0] = 10 ** (rng.uniform(-10, 10) / 20)  # direct to reverberant
-    for _ in range(rng.integers(0, 6)):
-        response[rng.integers(1, max(2, min(n, 400)))] += rng.uniform(-0.5, 0.5) * response[0]
-    return response.astype(np.float32)
+def rooms(chance: Chance, rows: int, real: Tensor) -> Tensor:
+    """Impulse responses [shape=(rows, ROOM)]: real ones, or early reflections and a tail of noise."""
+    decay = 10 ** chance.uniform(math.log10(0.08), math.log10(1.2), rows, 1)  # reverberation time
+    at = torch.arange(ROOM, device=chance.device)
+    tail = chance.normal(rows, ROOM) * 10 ** (-3 * at / SAMPLE_RATE / decay)
+    first = chance.uniform(0.002, 0.02, rows, 1) * SAMPLE_RATE
+    response = tail * ((at >= first) & (at < decay * SAMPLE_RATE))
+    response = response / (response.square().sum(1, keepdim=True).sqrt() + 1e-9)
+    direct = 10 ** (chance.uniform(-10, 10, rows, 1) / 20)
+    most = 5
+    reflections = 1 + chance.below((decay * SAMPLE_RATE).clamp_max(400) - 1, rows, most)
+    height = chance.uniform(-0.5, 0.5, rows, most) * direct
+    height = height * (torch.arange(most, device=chance.device) < chance.below(6, rows, 1))
+    response = response.scatter_add(1, reflections, height)
+    response[:, 0] = direct[:, 0]
+    taken = chance.rows(0.25 if len(real) else 0.0, rows)
+    response[taken] = real[chance.below(len(real), len(taken))]
+    return response
 
 
-def _equaliser(rng: Generator, bins: int) -> NDArray[np.float32]:
-    """A tilt and a few bumps, then with luck the pass band of a small loudspeaker or a telephone."""
-    frequency = np.linspace(0, SAMPLE_RATE / 2, bins)
-    octave = np.log2(np.maximum(frequency, 30.0) / 1000)
-    gain = rng.uniform(-4, 4) * octave
-    for _ in range(rng.integers(0, 4)):
-        gain += rng.uniform(-9, 9) * np.exp(
-            -0.5 * ((octave - rng.uniform(-3, 2)) / rng.uniform(0.2, 1)) ** 2
-        )
-    if rng.random() < 0.35:
-        gain += np.minimum(0, rng.uniform(6, 24) * (octave - np.log2(rng.uniform(0.1, 0.6))))
-    if rng.random() < 0.35:
-        gain -= np.maximum(0, rng.uniform(6, 48) * (octave - np.log2(rng.uniform(1.5, 3.6))))
-    return (10 ** (np.maximum(gain, -60) / 20)).astype(np.float32)
+def _equalisers(chance: Chance, rows: int, bins: int) -> Tensor:
+    """Gains: a tilt and a few bumps, then with luck the band of a small loudspeaker or telephone."""
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, bins, device=chance.device)
+    octave = torch.log2(frequency.clamp_min(30.0) / 1000)
+    gain = chance.uniform(-4, 4, rows, 1) * octave
+    bumps = chance.below(4, rows, 1)
+    for bump in range(3):
+        height = chance.uniform(-9, 9, rows, 1) * (bump < bumps)
+        distance = (octave - chance.uniform(-3, 2, rows, 1)) / chance.uniform(0.2, 1, rows, 1)
+        gain = gain + height * torch.exp(-0.5 * distance.square())
+    low = chance.uniform(6, 24, rows, 1) * (chance.uniform(0, 1, rows, 1) < 0.35)
+    gain = gain + low * (octave - torch.log2(chance.uniform(0.1, 0.6, rows, 1))).clamp_max(0)
+    high = chance.uniform(6, 48, rows, 1) * (chance.uniform(0, 1, rows, 1) < 0.35)
+    gain = gain - high * (octave - torch.log2(chance.uniform(1.5, 3.6, rows, 1))).clamp_min(0)
+    return 10 ** (gain.clamp_min(-60) / 20)
 
 
-def _level(x: Signal) -> float:
-    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) + 1e-6
+def level(x: Tensor) -> Tensor:
+    """Root mean square of rows [shape=(rows, 1)], never zero."""
+    return x.square().mean(1, keepdim=True).sqrt() + 1e-6
 
 
-def _automatic_gain(rng: Generator, x: Signal) -> Signal:
+def _automatic_gain(chance: Chance, x: Tensor) -> Tensor:
     """Slow levelling or fast compression: gain follows the smoothed envelope with a ratio."""
     step = 80  # samples of 10 ms
-    frames = len(x) // step
-    envelope = np.sqrt(np.mean(x[: frames * step].reshape(frames, step) ** 2, axis=1)) + 1e-4
-    width = int(rng.integers(1, 60))
-    kernel = np.exp(-np.arange(4 * width) / width)
-    smooth = np.convolve(envelope, kernel / kernel.sum())[:frames]
-    gain = (smooth / smooth.mean()) ** (-rng.uniform(0.3, 0.9))
-    at = np.arange(len(x)) / step
-    return (x * np.interp(at, np.arange(frames) + 0.5, gain)).astype(np.float32)
+    rows, n = x.shape
+    envelope = x[:, : n // step * step].unflatten(1, (-1, step)).square().mean(2).sqrt() + 1e-4
+    frames = envelope.shape[1]
+    width = 1 + chance.below(59, rows, 1)
+    kernel = torch.exp(-torch.arange(frames, device=x.device) / width)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    smooth = torch.fft.irfft(
+        torch.fft.rfft(envelope, 2 * frames) * torch.fft.rfft(kernel, 2 * frames), 2 * frames
+    )[:, :frames].clamp_min(1e-6)
+    ratio = chance.uniform(0.3, 0.9, rows, 1)
+    gain = (smooth / smooth.mean(1, keepdim=True)) ** -ratio
+    return x * torch.nn.functional.interpolate(gain[:, None], size=n, mode="linear")[:, 0]
 
 
-def _fft_length(n: int) -> int:
-    return 1 << (n - 1).bit_length()
+def _clipped(chance: Chance, x: Tensor) -> Tensor:
+    """The loudest 1 to 30 % of samples cut off."""
+    magnitudes = x[:, ::7].abs().sort(1).values
+    at = (chance.uniform(0.7, 0.99, len(x), 1) * magnitudes.shape[1]).long()
+    ceiling = magnitudes.gather(1, at) + 1e-6
+    return x.clamp(-ceiling, ceiling)
 
 
-def degrade(rng: Generator, x: Signal, background: Background) -> Signal:
-    """A copy of segment x [shape=(n,)] as a microphone, a codec or an editor may have left it."""
-    n = len(x)
-    x = x / _level(x)
-    room = _room(rng, background.rooms) if rng.random() < 0.5 else None
-    size = _fft_length(n + (len(room) if room is not None else 0))
-    spectrum = np.fft.rfft(x, size)
-    if room is not None:
-        spectrum = spectrum * np.fft.rfft(room, size)
-    if rng.random() < 0.6:
-        spectrum = spectrum * _equaliser(rng, len(spectrum))
-    x = np.fft.irfft(spectrum, size)[:n].astype(np.float32)
-    x /= _level(x)
-    if rng.random() < 0.85:
-        kind = rng.choice(5, p=[0.3, 0.2, 0.2, 0.15, 0.15])
-        if kind == 0:
-            other = _shaped_noise(rng, n)
-        elif kind == 1:
-            other = background.ambience(rng, n)
-        elif kind == 2:
-            other = _babble(rng, n, background.speech)
-        elif kind == 3:
-            other = background.speech(rng, n)
-        else:
-            other = background.music(rng, n)
-        ratio = rng.uniform(-8, 15) if kind != 4 else rng.uniform(-3, 15)
-        x = x + other * np.float32(10 ** (-ratio / 20) / _level(other))
-        if rng.random() < 0.2:
-            hiss = _shaped_noise(rng, n)
-            x = x + hiss * np.float32(10 ** (-rng.uniform(0, 25) / 20) / _level(hiss))
-    if rng.random() < 0.25:
-        x = _automatic_gain(rng, x)
-    if rng.random() < 0.15:
-        ceiling = np.float32(np.quantile(np.abs(x[::7]), rng.uniform(0.7, 0.99)) + 1e-6)
-        x = np.clip(x, -ceiling, ceiling)
-    if rng.random() < 0.25:  # the microphone's or telephone's own response, noise included
-        spectrum = np.fft.rfft(x, _fft_length(n))
-        x = np.fft.irfft(spectrum * _equaliser(rng, len(spectrum)))[:n].astype(np.float32)
-    return np.ascontiguousarray(x * np.float32(0.1 / _level(x)))
+def degrade(chance: Chance, x: Tensor, background: Background) -> Tensor:
+    """Copies of segments x [shape=(rows, n)] as a microphone, a codec or an editor left them."""
+    rows, n = x.shape
+    size = n + ROOM
+    spectrum = torch.fft.rfft(x / level(x), size)
+    hit = chance.rows(0.5, rows)
+    spectrum[hit] *= torch.fft.rfft(rooms(chance, len(hit), background.rooms), size)
+    hit = chance.rows(0.6, rows)
+    spectrum[hit] *= _equalisers(chance, len(hit), spectrum.shape[1])
+    x = torch.fft.irfft(spectrum, size)[:, :n]
+    x = x / level(x)
+    sources: tuple[tuple[float, Callable[[int], Tensor]], ...] = (
+        (0.15, lambda count: torch.zeros(count, n, device=x.device)),
+        (0.255, lambda count: shaped_noise(chance, count, n)),
+        (0.17, lambda count: background.ambience(chance, count, n)),
+        (0.17, lambda count: _babble(chance, count, n, background)),
+        (0.1275, lambda count: background.speech(chance, count, n)),
+        (0.1275, lambda count: background.music(chance, count, n)),
+    )
+    kinds = chance.pick(torch.tensor([share for share, _ in sources], device=x.device), rows)
+    other = torch.empty_like(x)
+    for kind, (_, source) in enumerate(sources):
+        hit = torch.nonzero(kinds == kind)[:, 0]
+        other[hit] = source(len(hit))
+    is_music = kinds == len(sources) - 1
+    ratio = chance.uniform(-8, 15, rows)
+    ratio = torch.where(is_music, -3 + (ratio + 8) * 18 / 23, ratio)[:, None]
+    x = x + other * 10 ** (-ratio / 20) / level(other)
+    hit = chance.rows(0.2, rows)
+    hit = hit[kinds[hit] > 0]
+    hiss = shaped_noise(chance, len(hit), n)
+    x[hit] += hiss * 10 ** (-chance.uniform(0, 25, len(hit), 1) / 20) / level(hiss)
+    hit = chance.rows(0.25, rows)
+    x[hit] = _automatic_gain(chance, x[hit])
+    hit = chance.rows(0.15, rows)
+    x[hit] = _clipped(chance, x[hit])
+    hit = chance.rows(0.25, rows)  # the microphone's or telephone's own response, noise included
+    spectrum = torch.fft.rfft(x[hit])
+    x[hit] = torch.fft.irfft(spectrum * _equalisers(chance, len(hit), spectrum.shape[1]), n)
+    return x * (0.1 / level(x))
 
 
-def warp(rng: Generator, levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Spectrogram of band levels that a rung of the ladder nearly restored, and its tempo.
+def warp(chance: Chance, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectrograms of band levels that a rung of the ladder nearly restored, and their tempos.
 
     What a hypothesis leaves: tempo within 12 % and pitch within 0.6 semitone, and at times the bands
     at one edge unknown, up to an octave of them. Frame t of the levels is at t * tempo.
     """
-    tempo = float(np.exp(rng.uniform(-0.12, 0.12))) if rng.random() < 0.6 else 1.0
-    bands = float(rng.uniform(-1.2, 1.2)) if rng.random() < 0.6 else 0.0
-    picture, low, high = resampled(levels, tempo, bands)
-    if rng.random() < 0.3:
-        unknown = int(rng.integers(1, BANDS_PER_OCTAVE + 1))
-        if rng.random() < 0.5:
-            low = max(low, unknown)
-        else:
-            high = min(high, BANDS - unknown)
-    return normalise(picture, low, high), tempo
+    rows = len(levels)
+    tempo = torch.exp(chance.uniform(-0.12, 0.12, rows) * (chance.uniform(0, 1, rows) < 0.6))
+    bands = chance.uniform(-1.2, 1.2, rows) * (chance.uniform(0, 1, rows) < 0.6)
+    picture, known, inside = resampled(levels, tempo, bands)
+    unknown = (1 + chance.below(BANDS_PER_OCTAVE, rows)) * (chance.uniform(0, 1, rows) < 0.3)
+    known = known & within(chance, unknown)
+    return normalise(picture, known, inside), tempo
+
+
+def within(chance: Chance, unknown: Tensor) -> Tensor:
+    """Bands left [shape=(rows, BANDS), bool] when `unknown` of them at one edge are taken away."""
+    band = torch.arange(BANDS, device=unknown.device)
+    lowest = (chance.uniform(0, 1, len(unknown)) < 0.5)[:, None]
+    unknown = unknown[:, None]
+    return torch.where(lowest, band >= unknown, band < BANDS - unknown)

@@ -16,15 +16,16 @@ from fingerprint.convolution import Layer
 from fingerprint.encoder import Encoder
 from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.dataset import music
-from fingerprint.training.model import LAYERS
 from fingerprint.training.model import Encoder as TorchEncoder
+from fingerprint.training.model import Shape
 
 
 def layers_of(model: TorchEncoder) -> list[Layer]:
     """The layers of a trained model as the encoder runs them."""
     layers = []
     modules = list(model.layers)
-    for i, (_, time, time_stride, band, band_stride) in enumerate(LAYERS):
+    shape = model.shape.layers
+    for i, (_, time, time_stride, band, band_stride) in enumerate(shape):
         convolution, norm = modules[3 * i], modules[3 * i + 1]
         scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
         weight = convolution.weight.detach() * scale[:, None, None, None]
@@ -35,7 +36,7 @@ def layers_of(model: TorchEncoder) -> list[Layer]:
                 time_stride,
                 band,
                 band_stride,
-                0 if i == len(LAYERS) - 1 else 1,
+                0 if i == len(shape) - 1 else 1,
                 True,
                 np.ascontiguousarray(weight.permute(2, 3, 1, 0).flatten(0, 2).numpy()),
                 bias.numpy(),
@@ -57,12 +58,12 @@ def encoder_of(checkpoint: Path) -> Encoder:
 
 
 def trained(checkpoint: Path) -> tuple[list[Layer], int]:
-    """The layers of a checkpoint's mean weights, and its steps."""
+    """The layers of a checkpoint's mean weights, and the pairs that it has seen."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    average = AveragedModel(TorchEncoder())
+    average = AveragedModel(TorchEncoder(Shape(**state["shape"])))
     average.load_state_dict(state["average"])
     model = average.module.eval()
-    return layers_of(model), state["step"]
+    return layers_of(model), state["pairs"]
 
 
 def main() -> None:
@@ -72,9 +73,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("weights", type=Path)
     args = parser.parse_args()
-    layers, steps = trained(args.checkpoint)
+    layers, pairs = trained(args.checkpoint)
     works = music(args.manifest, args.samples)
-    recipe = {"loss": "NT-Xent", "steps": steps, "works": len(works)}
+    recipe = {"loss": "NT-Xent", "pairs": pairs, "works": len(works)}
     encoder = export(layers, embeddings_of(layers, works), args.weights, recipe)
     print(f"{args.weights}: encoder {encoder.id}")
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from fingerprint.convolution import Layer
 from fingerprint.spectrogram import BANDS
 from fingerprint.training.codebooks import embeddings_of, export
-from fingerprint.training.dataset import Corpus, music
-from fingerprint.training.model import DIMENSION, window_frames
+from fingerprint.training.augment import Chance
+from fingerprint.training.batches import Corpus
+from fingerprint.training.dataset import music
+from fingerprint.training.model import Shape
 
 COMPONENTS = 512  # principal components in which the discriminant is sought
 SEGMENTS = 64  # works in a batch of pairs
@@ -48,20 +50,21 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=60)
     args = parser.parse_args()
     corpus = Corpus(args.manifest, args.samples)
-    frames = window_frames()
+    shape = Shape()
+    frames = shape.frames
     size = frames * BANDS
     mean, count = np.zeros(size), 0
     clean, difference = np.zeros((size, size)), np.zeros((size, size))
     for k in range(args.batches):
-        batch = corpus.batch(np.random.default_rng([2, k]), SEGMENTS, frames)
-        x = batch.clean.reshape(-1, size)
-        d = batch.degraded.reshape(-1, size) - x
+        batch = corpus.batch(Chance("cpu", 2, k), SEGMENTS, frames)
+        x = batch.clean.reshape(-1, size).numpy()
+        d = batch.degraded.reshape(-1, size).numpy() - x
         mean += x.sum(axis=0)
         clean += x.T @ x
         difference += d.T @ d
         count += len(x)
     mean /= count
-    directions = discriminant(clean / count - np.outer(mean, mean), difference / count, DIMENSION)
+    directions = discriminant(clean / count - np.outer(mean, mean), difference / count, shape.dimension)
     layer = Layer(
         frames,
         4,

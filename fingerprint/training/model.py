@@ -1,32 +1,60 @@
 """The encoder as torch trains it. `fingerprint.encoder` runs the same layers without torch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from fingerprint.convolution import Layer
 
-# (channels out, kernel and stride over time, kernel and stride over frequency); time is not padded,
-# frequency is padded by one on both sides where its kernel is 3. The last layer takes all bands left.
-LAYERS = (
-    (24, 3, 2, 3, 2),
-    (48, 3, 2, 3, 2),
-    (64, 3, 1, 3, 2),
-    (128, 3, 1, 3, 2),
-    (192, 3, 1, 3, 2),
-    (256, 4, 1, 3, 1),
-)
-DIMENSION = 128
+# (kernel and stride over time, kernel and stride over frequency) of the convolutions before the last; time
+# is not padded, frequency by one on both sides. The last one takes all bands that are left.
+CONVOLUTIONS = ((3, 2, 3, 2), (3, 2, 3, 2), (3, 1, 3, 2), (3, 1, 3, 2), (3, 1, 3, 2))
+LAST_BANDS = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What may be chosen of an encoder; the defaults are those of the one that ships.
+
+    Attributes
+    ----------
+    channels : of the convolutions, in order
+    last : frames that the last one looks at, of 0.1 s each
+    dimension : of the embeddings
+    """
+
+    channels: tuple[int, ...] = (24, 48, 64, 128, 192, 256)
+    last: int = 4
+    dimension: int = 128
+
+    @property
+    def layers(self) -> list[tuple[int, int, int, int, int]]:
+        """Channels out, kernel and stride over time, kernel and stride over frequency."""
+        kernels = (*CONVOLUTIONS, (self.last, 1, LAST_BANDS, 1))
+        return [(out, *kernel) for out, kernel in zip(self.channels, kernels, strict=True)]
+
+    @property
+    def frames(self) -> int:
+        """Frames that one embedding looks at."""
+        frames, jump = 1, 1
+        for _, time, stride, _, _ in self.layers:
+            frames += (time - 1) * jump
+            jump *= stride
+        return frames
 
 
 class Encoder(nn.Module):
-    """Windows [shape=(n, frames, bands)] → embeddings of length 1 [shape=(n, DIMENSION)]."""
+    """Windows [shape=(n, shape.frames, bands)] → embeddings of length 1 [shape=(n, dimension)]."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape | None = None) -> None:
         super().__init__()
+        self.shape = shape or Shape()
         blocks: list[nn.Module] = []
         channels = 1
-        for i, (out, time, time_stride, band, band_stride) in enumerate(LAYERS):
-            last = i == len(LAYERS) - 1
+        layers = self.shape.layers
+        for i, (out, time, time_stride, band, band_stride) in enumerate(layers):
+            last = i == len(layers) - 1
             blocks.append(
                 nn.Conv2d(
                     channels,
@@ -41,7 +69,7 @@ class Encoder(nn.Module):
             blocks.append(nn.ReLU())
             channels = out
         self.layers = nn.Sequential(*blocks)
-        self.project = nn.Linear(channels, DIMENSION)
+        self.project = nn.Linear(channels, self.shape.dimension)
 
     def forward(self, windows: Tensor) -> Tensor:
         x = self.layers(windows.unsqueeze(1).contiguous(memory_format=torch.channels_last))
@@ -58,7 +86,7 @@ def start_from(model: Encoder, layers: list[Layer]) -> None:
     convolutions = [module for module in model.layers if isinstance(module, nn.Conv2d)]
     norms = [module for module in model.layers if isinstance(module, nn.BatchNorm2d)]
     *convolved, projected = layers
-    if [len(layer.bias) for layer in layers] != [out for out, *_ in LAYERS] + [DIMENSION]:
+    if [len(layer.bias) for layer in layers] != [*model.shape.channels, model.shape.dimension]:
         raise ValueError("the weights to start from are of another shape than the model")
     with torch.no_grad():
         for convolution, norm, layer in zip(convolutions, norms, convolved, strict=True):
@@ -70,12 +98,3 @@ def start_from(model: Encoder, layers: list[Layer]) -> None:
             norm.eval()
         model.project.weight.copy_(torch.from_numpy(projected.weight).T)
         model.project.bias.copy_(torch.from_numpy(projected.bias))
-
-
-def window_frames() -> int:
-    """Frames that one embedding looks at."""
-    frames, jump = 1, 1
-    for _, time, stride, _, _ in LAYERS:
-        frames += (time - 1) * jump
-        jump *= stride
-    return frames

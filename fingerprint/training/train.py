@@ -18,17 +18,18 @@ to music, with moments of the same sound left out of the negatives.
 import argparse
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder as ShippedEncoder
-from fingerprint.training.dataset import Batch, Corpus
-from fingerprint.training.model import Encoder, start_from, window_frames
+from fingerprint.training.augment import Chance
+from fingerprint.training.batches import Corpus
+from fingerprint.training.model import Encoder, Shape, start_from
 
 WARM_UP = 100  # steps over which the rate rises
 FORGET = 0.997  # of the mean of the weights, a step: it is that of the last few hundred
@@ -45,79 +46,60 @@ def contrastive_loss(clean: Tensor, degraded: Tensor, same: Tensor, temperature:
     return torch.nn.functional.cross_entropy(similarity.masked_fill(repeat, float("-inf")), partner)
 
 
-class Batches(torch.utils.data.IterableDataset[Batch]):
-    """Batch k is drawn from a generator seeded with (seed, k): a resumed run goes on as it would have."""
-
-    def __init__(self, manifest: Path, samples: Path, segments: int, seed: int, start: int) -> None:
-        self.corpus = Corpus(manifest, samples)
-        self.segments, self.seed, self.start = segments, seed, start
-
-    def __iter__(self):
-        worker = torch.utils.data.get_worker_info()
-        k = self.start + (worker.id if worker else 0)
-        while True:
-            rng = np.random.default_rng([self.seed, k])
-            yield self.corpus.batch(rng, self.segments, window_frames())
-            k += worker.num_workers if worker else 1
-
-
 def train(args: argparse.Namespace) -> None:
     """Train up to args.steps steps, from args.checkpoint if it is there."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    model = Encoder()
+    shape = Shape(tuple(args.channels), args.last, args.dimension)
+    model = Encoder(shape)
     if args.start:
         start_from(model, ShippedEncoder.load(args.start).layers)
     model.to(device, memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(FORGET), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / WARM_UP)
+        optimiser,
+        lambda step: min(1.0, (step + 1) / WARM_UP, (args.steps - step) / max(args.cool_down, 1)),
     )
-    step = 0
+    step = pairs = 0
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
+        step, pairs = state["step"], state["pairs"]
         schedule.last_epoch = step
     # a CPU without instructions for bfloat16 emulates it, at twenty times the cost of float32
     half = device == "cuda" or _has_bfloat16()
-    batches = Batches(args.manifest, args.samples, args.segments, args.seed, step)
-    loader = torch.utils.data.DataLoader(
-        batches, batch_size=None, num_workers=args.workers, prefetch_factor=4
-    )
+    corpus = Corpus(args.manifest, args.samples, device)
     began, first = time.monotonic(), step
-    for batch in loader:
-        if step >= args.steps:
-            break
-        windows = torch.from_numpy(np.concatenate([batch.clean, batch.degraded])).to(device)
+    while step < args.steps:
+        # a resumed run goes on as it would have
+        batch = corpus.batch(Chance(device, args.seed, step), args.segments, shape.frames)
+        windows = torch.cat([batch.clean, batch.degraded])
         with torch.autocast(device, torch.bfloat16, enabled=half):
             embeddings = model(windows)
         clean, degraded = embeddings.float().chunk(2)
-        loss = contrastive_loss(
-            clean, degraded, torch.from_numpy(batch.same).to(device), args.temperature
-        )
+        loss = contrastive_loss(clean, degraded, batch.same, args.temperature)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
         average.update_parameters(model)
         step += 1
+        pairs += len(clean)
         if step % 20 == 0:
             with torch.no_grad():
                 best = (degraded @ clean.T).argmax(1)
-                n = len(clean)
-                hits = batch.same[np.arange(n), best.cpu().numpy()].mean()
+                hits = batch.same.gather(1, best[:, None]).float().mean().item()
             pace = (time.monotonic() - began) / (step - first)
             print(
                 f"step {step} loss {loss.item():.3f} found in batch {hits:.3f} {pace:.2f} s/step",
                 flush=True,
             )
         if step % args.save_every == 0 or step == args.steps:
-            save(args.checkpoint, model, average, optimiser, step)
+            save(args.checkpoint, model, average, optimiser, step, pairs)
 
 
 def save(
@@ -126,6 +108,7 @@ def save(
     average: AveragedModel,
     optimiser: torch.optim.Optimizer,
     step: int,
+    pairs: int,
 ) -> None:
     """Write a checkpoint beside, then rename: a kill leaves the last one whole."""
     beside = path.with_suffix(".partial")
@@ -134,6 +117,8 @@ def save(
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
+        "pairs": pairs,
+        "shape": asdict(model.shape),
     }
     torch.save(state, beside)
     os.replace(beside, path)
@@ -154,7 +139,10 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=64, help="works in a batch")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cool-down", type=int, default=0, help="last steps, over which the rate falls")
+    parser.add_argument("--channels", type=int, nargs=6, default=Shape.channels)
+    parser.add_argument("--last", type=int, default=Shape.last, help="frames of the last layer")
+    parser.add_argument("--dimension", type=int, default=Shape.dimension)
     parser.add_argument("--threads", type=int, default=available_cores(), help="of torch")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)

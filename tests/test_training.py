@@ -1,0 +1,53 @@
+"""What training sees, in torch, is what Earmark computes without it."""
+
+import numpy as np
+import pytest
+
+from fingerprint import hypotheses, spectrogram
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install earmark[training]")
+
+from fingerprint.training import picture  # noqa: E402
+from fingerprint.training.augment import Background, Chance, degrade, warp  # noqa: E402
+
+
+@pytest.fixture
+def sound():
+    rng = np.random.default_rng(1)
+    quiet = np.concatenate([np.full(9000, 0.01), np.full(15000, 1.0)])
+    return (rng.standard_normal((2, 24000)) * 0.1 * quiet).astype(np.float32)
+
+
+def test_spectrograms_are_the_same(sound):
+    many = picture.spectrogram(torch.from_numpy(sound)).numpy()
+    for one, x in zip(many, sound, strict=True):
+        assert np.abs(one - spectrogram.spectrogram(x)).max() < 2e-3
+
+
+@pytest.mark.parametrize("tempo", [0.9, 1.0, 1.1])
+@pytest.mark.parametrize("pitch", [-0.5, 0.0, 0.4])
+def test_resampled_pictures_are_the_same(sound, tempo, pitch):
+    levels = spectrogram.band_levels(sound[0])
+    expected = hypotheses.restore(levels, hypotheses.Hypothesis(tempo, pitch))
+    bands = torch.tensor([pitch * hypotheses.BANDS_PER_SEMITONE])
+    made, known, inside = picture.resampled(
+        torch.from_numpy(levels)[None], torch.tensor([tempo]), bands
+    )
+    restored = picture.normalise(made, known, inside)[0, inside[0]].numpy()
+    assert restored.shape == expected.shape
+    assert np.abs(restored - expected).max() < 5e-3
+
+
+def test_the_same_seeds_draw_the_same_damage(sound):
+    def noise(chance, rows, n):
+        return chance.normal(rows, n)
+
+    background = Background(noise, noise, noise, torch.zeros(0, 8000))
+    x = torch.from_numpy(np.tile(sound, (16, 1)))
+    once, again = (degrade(Chance("cpu", 3, 4), x, background) for _ in range(2))
+    other = degrade(Chance("cpu", 3, 5), x, background)
+    assert torch.equal(once, again) and not torch.equal(once, other)
+    assert torch.isfinite(once).all()
+    levels = picture.band_levels(once)
+    changed, tempo = warp(Chance("cpu", 6), levels)
+    assert torch.isfinite(changed).all() and (tempo != 1).any()
