@@ -51,6 +51,7 @@ def train(args: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    torch.backends.cudnn.benchmark = True
     shape = Shape(tuple(args.channels), args.last, args.dimension)
     model = Encoder(shape)
     if args.start:
@@ -95,7 +96,7 @@ def train(args: argparse.Namespace) -> None:
                 hits = batch.same.gather(1, best[:, None]).float().mean().item()
             pace = (time.monotonic() - began) / (step - first)
             print(
-                f"step {step} loss {loss.item():.3f} found in batch {hits:.3f} {pace:.2f} s/step",
+                f"step {step} loss {loss.item():.3f} found in batch {hits:.3f} {pace:.3f} s/step",
                 flush=True,
             )
         if step % args.save_every == 0 or step == args.steps:
