@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from benchmarks import corpora
 from benchmarks.calibrate import background_of, stretch
+from benchmarks.damage import degrade
 from benchmarks.reliability import halves
 from fingerprint.audio import SAMPLE_RATE, Limits, read_audio
 from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, fingerprint
-from benchmarks.damage import degrade
 from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata

@@ -28,12 +28,12 @@ import soundfile
 from tqdm import tqdm
 
 from benchmarks import corpora
+from benchmarks.damage import Background, Signal, degrade
 from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from fingerprint.hypotheses import LADDER, Hypothesis
-from benchmarks.damage import Background, Signal, degrade
 from index.chance import Fit, Look, fit, peaks, tail_of, without
 from index.question import Question
 from index.refit import look_at

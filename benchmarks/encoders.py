@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.calibrate import fingerprint_of, stretch, tune_works
+from benchmarks.damage import Signal
 from benchmarks.degrade import DEGRADATIONS, Sources, degrade, rng_for
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
-from benchmarks.damage import Signal
 
 CELLS = (
     "clean",

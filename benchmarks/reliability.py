@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from benchmarks import corpora
 from benchmarks.calibrate import LENGTHS, background_of, fingerprint_of, library_of, tune_works
+from benchmarks.damage import degrade
 from benchmarks.journal import Journal
 from benchmarks.simulation import Simulation
 from benchmarks.simulation import fit as fit_simulation
@@ -38,7 +39,6 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
 from fingerprint.hypotheses import LADDER
-from benchmarks.damage import degrade
 from index.chance import Look, meetings, peaks, without
 from index.question import Question
 from index.segment import Codes

@@ -23,11 +23,11 @@ from benchmarks.calibrate import (
     stretch,
     tune_works,
 )
+from benchmarks.damage import degrade
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
-from benchmarks.damage import degrade
 from index.question import Question
 from index.search import search
 from index.significance import MATCH, REVIEW, Calibration

@@ -28,11 +28,11 @@ from benchmarks.calibrate import (
     stretch,
     tune_works,
 )
+from benchmarks.damage import degrade
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
-from benchmarks.damage import degrade
 
 LENGTHS = (1.0, 2.0, 5.0)  # seconds
 LIBRARY = 350_000  # embeddings: 48 hours of music

@@ -32,9 +32,7 @@ class Chance:
         self._generator.manual_seed(seed)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(
-            shape, generator=self._generator, device=self.device
-        )
+        return low + (high - low) * torch.rand(shape, generator=self._generator, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._generator, device=self.device)

@@ -145,7 +145,7 @@ def _windows(pictures: Tensor, first: Tensor, frames: int) -> Tensor:
 
     What reaches past a clip's ends finds nothing there.
     """
-    rows, count = first.shape
+    count = first.shape[1]
     at = first[:, :, None] + torch.arange(frames, device=first.device)
     inside = (at >= 0) & (at < pictures.shape[1])
     at = at.clamp(0, pictures.shape[1] - 1).flatten(1)

@@ -55,7 +55,9 @@ def music(manifest: Path, folder: Path) -> list[Path]:
     return [path for kind in MUSIC for path in kinds.get(kind, [])]
 
 
-def through_codec(samples: NDArray[np.int16], codec: tuple[str, str, int, int]) -> NDArray[np.float32]:
+def through_codec(
+    samples: NDArray[np.int16], codec: tuple[str, str, int, int]
+) -> NDArray[np.float32]:
     """8 kHz samples encoded by one of LOSSY and decoded again, moved to where they were."""
     format, encoder, rate, bits = codec
     file = io.BytesIO()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fingerprint.convolution import Layer
 from fingerprint.spectrogram import BANDS
-from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.augment import Chance
 from fingerprint.training.batches import Corpus
+from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.dataset import music
 from fingerprint.training.model import Shape
 
@@ -64,7 +64,9 @@ def main() -> None:
         difference += d.T @ d
         count += len(x)
     mean /= count
-    directions = discriminant(clean / count - np.outer(mean, mean), difference / count, shape.dimension)
+    directions = discriminant(
+        clean / count - np.outer(mean, mean), difference / count, shape.dimension
+    )
     layer = Layer(
         frames,
         4,

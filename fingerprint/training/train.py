@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=64, help="works in a batch")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
-    parser.add_argument("--cool-down", type=int, default=0, help="last steps, over which the rate falls")
+    parser.add_argument(
+        "--cool-down", type=int, default=0, help="last steps, over which the rate falls"
+    )
     parser.add_argument("--channels", type=int, nargs=6, default=Shape.channels)
     parser.add_argument("--last", type=int, default=Shape.last, help="frames of the last layer")
     parser.add_argument("--dimension", type=int, default=Shape.dimension)
