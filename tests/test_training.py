@@ -1,14 +1,18 @@
 """What training sees, in torch, is what Earmark computes without it."""
 
+import csv
+
 import numpy as np
 import pytest
 
 from fingerprint import hypotheses, spectrogram
+from fingerprint.spectrogram import BANDS
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install earmark[training]")
 
 from fingerprint.training import picture  # noqa: E402
 from fingerprint.training.augment import Background, Chance, degrade, warp  # noqa: E402
+from fingerprint.training.batches import WINDOWS, Corpus  # noqa: E402
 
 
 @pytest.fixture
@@ -49,5 +53,28 @@ def test_the_same_seeds_draw_the_same_damage(sound):
     assert torch.equal(once, again) and not torch.equal(once, other)
     assert torch.isfinite(once).all()
     levels = picture.band_levels(once)
-    changed, tempo = warp(Chance("cpu", 6), levels)
-    assert torch.isfinite(changed).all() and (tempo != 1).any()
+    changed, known, inside, tempo = warp(Chance("cpu", 6), levels)
+    assert torch.isfinite(picture.normalise(changed, known, inside)).all() and (tempo != 1).any()
+
+
+def test_batches_are_pairs_of_the_same_moments_of_different_works(tmp_path):
+    rng = np.random.default_rng(2)
+    kinds = ["music"] * 4 + ["noise", "speech", "impulse-response"]
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "kind"])
+        for i, kind in enumerate(kinds):
+            rows.writerow([f"{i}", kind])
+            sound = rng.standard_normal(8000 * (9 + i)) * 8000 * rng.random(8000 * (9 + i)) ** 4
+            np.save(tmp_path / f"{i}.npy", sound.clip(-32768, 32767).astype(np.int16))
+    corpus = Corpus(tmp_path / "manifest.csv", tmp_path)
+    batch = corpus.batch(Chance("cpu", 1, 2), segments=4, frames=43)
+    assert batch.clean.shape == batch.degraded.shape == (4 * WINDOWS, 43, BANDS)
+    assert torch.isfinite(batch.degraded).all()
+    assert torch.equal(batch.same, torch.eye(4 * WINDOWS, dtype=torch.bool))
+    alike = torch.nn.functional.normalize(batch.clean.flatten(1), dim=1) @ (
+        torch.nn.functional.normalize(batch.degraded.flatten(1), dim=1).T
+    )
+    assert (alike.argmax(0) == torch.arange(4 * WINDOWS)).float().mean() > 0.7
+    again = corpus.batch(Chance("cpu", 1, 2), segments=4, frames=43)
+    assert torch.equal(batch.degraded, again.degraded)

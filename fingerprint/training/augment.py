@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE
-from fingerprint.training.picture import normalise, resampled
+from fingerprint.training.picture import resampled
 
 ROOM = SAMPLE_RATE  # samples of the longest impulse response
 
@@ -147,48 +147,63 @@ def _clipped(chance: Chance, x: Tensor) -> Tensor:
 
 def degrade(chance: Chance, x: Tensor, background: Background) -> Tensor:
     """Copies of segments x [shape=(rows, n)] as a microphone, a codec or an editor left them."""
-    rows, n = x.shape
-    size = n + ROOM
-    spectrum = torch.fft.rfft(x / level(x), size)
-    hit = chance.rows(0.5, rows)
-    spectrum[hit] *= torch.fft.rfft(rooms(chance, len(hit), background.rooms), size)
-    hit = chance.rows(0.6, rows)
-    spectrum[hit] *= _equalisers(chance, len(hit), spectrum.shape[1])
-    x = torch.fft.irfft(spectrum, size)[:, :n]
     x = x / level(x)
-    sources: tuple[tuple[float, Callable[[int], Tensor]], ...] = (
-        (0.15, lambda count: torch.zeros(count, n, device=x.device)),
-        (0.255, lambda count: shaped_noise(chance, count, n)),
-        (0.17, lambda count: background.ambience(chance, count, n)),
-        (0.17, lambda count: _babble(chance, count, n, background)),
-        (0.1275, lambda count: background.speech(chance, count, n)),
-        (0.1275, lambda count: background.music(chance, count, n)),
+    changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...] = (
+        (0.5, lambda x: _in_rooms(x, rooms(chance, len(x), background.rooms))),
+        (0.6, lambda x: _equalised(chance, x)),
+        (0.85, lambda x: _mixed(chance, x, background)),
+        (0.25, lambda x: _automatic_gain(chance, x)),
+        (0.15, lambda x: _clipped(chance, x)),
+        # the microphone's or telephone's own response, noise included
+        (0.25, lambda x: _equalised(chance, x)),
     )
-    kinds = chance.pick(torch.tensor([share for share, _ in sources], device=x.device), rows)
-    other = torch.empty_like(x)
-    for kind, (_, source) in enumerate(sources):
-        hit = torch.nonzero(kinds == kind)[:, 0]
-        other[hit] = source(len(hit))
-    is_music = kinds == len(sources) - 1
-    ratio = chance.uniform(-8, 15, rows)
-    ratio = torch.where(is_music, -3 + (ratio + 8) * 18 / 23, ratio)[:, None]
-    x = x + other * 10 ** (-ratio / 20) / level(other)
-    hit = chance.rows(0.2, rows)
-    hit = hit[kinds[hit] > 0]
-    hiss = shaped_noise(chance, len(hit), n)
-    x[hit] += hiss * 10 ** (-chance.uniform(0, 25, len(hit), 1) / 20) / level(hiss)
-    hit = chance.rows(0.25, rows)
-    x[hit] = _automatic_gain(chance, x[hit])
-    hit = chance.rows(0.15, rows)
-    x[hit] = _clipped(chance, x[hit])
-    hit = chance.rows(0.25, rows)  # the microphone's or telephone's own response, noise included
-    spectrum = torch.fft.rfft(x[hit])
-    x[hit] = torch.fft.irfft(spectrum * _equalisers(chance, len(hit), spectrum.shape[1]), n)
+    for probability, change in changes:
+        hit = chance.rows(probability, len(x))
+        if len(hit):
+            x[hit] = change(x[hit])
     return x * (0.1 / level(x))
 
 
-def warp(chance: Chance, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Spectrograms of band levels that a rung of the ladder nearly restored, and their tempos.
+def _in_rooms(x: Tensor, responses: Tensor) -> Tensor:
+    n = x.shape[1]
+    size = n + responses.shape[1]
+    return torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(responses, size), size)[:, :n]
+
+
+def _equalised(chance: Chance, x: Tensor) -> Tensor:
+    spectrum = torch.fft.rfft(x)
+    return torch.fft.irfft(spectrum * _equalisers(chance, *spectrum.shape), x.shape[1])
+
+
+def _mixed(chance: Chance, x: Tensor, background: Background) -> Tensor:
+    """Other sound on top, at -8 to 15 dB, other music at -3 to 15; at times hiss, too."""
+    rows, n = x.shape
+    x = x / level(x)
+    sources: tuple[tuple[float, float, Callable[[int], Tensor]], ...] = (
+        (0.3, -8, lambda count: shaped_noise(chance, count, n)),
+        (0.2, -8, lambda count: background.ambience(chance, count, n)),
+        (0.2, -8, lambda count: _babble(chance, count, n, background)),
+        (0.15, -8, lambda count: background.speech(chance, count, n)),
+        (0.15, -3, lambda count: background.music(chance, count, n)),
+    )
+    kinds = chance.pick(torch.tensor([share for share, *_ in sources], device=x.device), rows)
+    for kind, (_, least, source) in enumerate(sources):
+        hit = torch.nonzero(kinds == kind)[:, 0]
+        if len(hit):
+            other = source(len(hit))
+            ratio = chance.uniform(least, 15, len(hit), 1)
+            x[hit] += other * 10 ** (-ratio / 20) / level(other)
+    hit = chance.rows(0.2, rows)
+    if len(hit):
+        hiss = shaped_noise(chance, len(hit), n)
+        x[hit] += hiss * 10 ** (-chance.uniform(0, 25, len(hit), 1) / 20) / level(hiss)
+    return x
+
+
+def warp(chance: Chance, levels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Band levels as a rung of the ladder nearly restores them, and their tempos [shape=(rows,)].
+
+    Between them: which bands are known, which frames inside, as `fingerprint.training.picture` has it.
 
     What a hypothesis leaves: tempo within 12 % and pitch within 0.6 semitone, and at times the bands
     at one edge unknown, up to an octave of them. Frame t of the levels is at t * tempo.
@@ -199,7 +214,7 @@ def warp(chance: Chance, levels: Tensor) -> tuple[Tensor, Tensor]:
     picture, known, inside = resampled(levels, tempo, bands)
     unknown = (1 + chance.below(BANDS_PER_OCTAVE, rows)) * (chance.uniform(0, 1, rows) < 0.3)
     known = known & within(chance, unknown)
-    return normalise(picture, known, inside), tempo
+    return picture, known, inside, tempo
 
 
 def within(chance: Chance, unknown: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint.audio import SAMPLE_RATE
+from fingerprint.fingerprint import PADDING
 from fingerprint.spectrogram import BANDS
 from fingerprint.training.augment import ROOM, Background, Chance, degrade, level, warp, within
 from fingerprint.training.dataset import MUSIC, items
-from fingerprint.training.picture import band_levels, spectrogram
+from fingerprint.training.picture import band_levels, normalise, spectrogram
 
 SEGMENT = 6.0  # seconds that share one degradation
 WINDOWS = 6  # pairs drawn from one segment: each other's hard negatives
@@ -25,6 +26,7 @@ ALIKE = 0.9
 LARGEST_SHIFT = 0.05  # s, half a query step: how far a query's frame can lie beside the reference's
 COPIED = 0.4  # share of degraded segments that are taken from the lossy copies
 LONGEST_BACKGROUND = 30.0  # s taken of a sound of the background, that none is heard too often
+CUT = 0.3  # share of windows that lie at an end of the clip, or at both
 UNKNOWN_EDGE = 15  # bands at most that are hidden from a window of its own
 
 
@@ -123,7 +125,9 @@ class Corpus:
         copied = chance.rows(COPIED, segments)
         y[copied] = self._copies.at((start + shift)[copied], n)
         original = spectrogram(x)
-        changed, tempo = warp(chance, band_levels(degrade(chance, y, self.background)))
+        levels, known, inside, tempo = warp(
+            chance, band_levels(degrade(chance, y, self.background))
+        )
         # centres in disjoint parts, up to the ends, where the surroundings are cut off
         half = (frames - 1) / 2
         room = (original.shape[1] - 1 - 2 * half) / WINDOWS
@@ -131,13 +135,27 @@ class Corpus:
         first = torch.round(room * part)
         clean = _windows(original, first.long(), frames)
         there = torch.round((first + half) * tempo[:, None] - half).long()
-        degraded = _windows(changed, there, frames)
+        degraded = _windows(normalise(levels, known, inside), there, frames)
         pairs = len(degraded)
+        # as the ends of a query: frames past them are unknown, and of no help to the others
+        cut = chance.rows(CUT, pairs)
+        at = there.flatten()[cut][:, None] + torch.arange(frames, device=self.device)
+        heard = (at >= 0) & (at < inside.sum(1).repeat_interleave(WINDOWS)[cut][:, None])
+        heard &= _between(chance, len(cut), frames)
+        known = known.repeat_interleave(WINDOWS, 0)[cut]
+        degraded[cut] = normalise(_windows(levels, there, frames)[cut], known, heard)
         hidden = 1 + chance.below(UNKNOWN_EDGE, pairs)
         hidden = hidden * (chance.uniform(0, 1, pairs) < 0.1)
         degraded = degraded * within(chance, hidden)[:, None, :]
         flat = torch.nn.functional.normalize(clean.flatten(1), dim=1)
         return Batch(clean, degraded, flat @ flat.T > ALIKE)
+
+
+def _between(chance: Chance, rows: int, frames: int) -> Tensor:
+    """Frames [shape=(rows, frames), bool] between up to PADDING at one end and as many at the other."""
+    before, after = chance.below(PADDING + 1, rows, 1), chance.below(PADDING + 1, rows, 1)
+    at = torch.arange(frames, device=before.device)
+    return (at >= before) & (at < frames - after)
 
 
 def _windows(pictures: Tensor, first: Tensor, frames: int) -> Tensor:
