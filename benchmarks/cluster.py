@@ -10,10 +10,10 @@ Queries: clips of 5 s of that run's, as they are, altered in speed (for which th
 climbed), and of music that is not in the library (all of the ladder), are asked of the library in this
 process and in 1, 2, 4 and 8 shards, which all must answer the same. Scans: a folder of whole files, every
 other one of a work in the library, with one worker of this machine and with one of the cluster, which must
-report the same; from the first file that is done to the last, for starting takes what it takes once. Told are
-CPU time, of the processes that work and of Ray's own, which take theirs by the clock, whether anything happens
-or not, and time by the clock, which is only worth something where nothing else is at work; of the rounds the
-one that took least.
+report the same; from the first file that is done to the last, for starting takes what it takes once. Told
+are CPU time, of the processes that work and of Ray's own, which take theirs by the clock, whether anything
+happens or not, and time by the clock, which is only worth something where nothing else is at work; of the
+rounds the one that took least.
 
 With --equal, all clips of `benchmarks.run --size sample` are asked of that run's library alone, in this
 process and in 1 and 3 shards. How many are answered alike, in all figures, is told; exit status 1 unless all.
@@ -71,17 +71,24 @@ SHARDS = (1, 2, 4, 8)
 EQUAL = (1, 3)  # shards that are to answer alike
 CLIP = 5  # s
 ALONE = "embedded"
-ACTORS = ("ray::Shard", "ray::Node")  # how the titles of their processes begin
+SHARD = "ray::Shard"  # how the titles of these actors' processes begin
+ACTORS = (SHARD, "ray::Node")
+MEMORY = 8 * 2**30  # bytes for actors, of a node
 NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
+def join(cluster: Cluster, memory: int = MEMORY) -> None:
+    """Have another node of one core join a cluster, with so many bytes for actors."""
+    cluster.add_node(num_cpus=1, memory=memory, **NODE)
+
+
 @contextmanager
-def cluster(nodes: int = 1, memory: int = 8 * 2**30) -> Iterator[Cluster]:
+def cluster(nodes: int = 1, memory: int = MEMORY) -> Iterator[Cluster]:
     """A cluster of a head, which has only this process, and nodes of one core."""
     made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "memory": 1})
     try:
         for _ in range(nodes):
-            made.add_node(num_cpus=1, memory=memory, **NODE)
+            join(made, memory)
         connect(made.address)
         yield made
     finally:
@@ -89,14 +96,14 @@ def cluster(nodes: int = 1, memory: int = 8 * 2**30) -> Iterator[Cluster]:
         made.shutdown()
 
 
-def resident(name: str) -> int:
-    """Most bytes that a process of the cluster takes whose title begins so, what it shares included."""
-    sizes = []
+def processes(name: str) -> list[psutil.Process]:
+    """Those of the cluster whose title begins so."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if " ".join(process.cmdline()).startswith(name):
-                sizes.append(process.memory_info().rss)
-    return max(sizes)
+                found.append(process)
+    return found
 
 
 class Spent(NamedTuple):
@@ -172,7 +179,8 @@ def queries(
             )
             for kind in kinds
         }
-        print(f"memory of a shard: {resident('ray::Shard') / 1e6:.0f} MB", flush=True)
+        resident = max(it.memory_info().rss for it in processes(SHARD))
+        print(f"memory of a shard: {resident / 1e6:.0f} MB", flush=True)
         return figures
 
 
@@ -255,6 +263,11 @@ def sample(encoder: Encoder, segments: int, beside: Sequence[Fingerprint] = ()) 
     return Sample(corpus, plan, named, folder)
 
 
+def large_sample(encoder: Encoder) -> Sample:
+    """The sample, with the train split beside its works, in as many segments as there are shards at most."""
+    return sample(encoder, max(SHARDS), train_works(encoder))
+
+
 def train_works(encoder: Encoder) -> list[Fingerprint]:
     """The works of the train split, of their codes (`benchmarks.calibrate` keeps them)."""
     step = encoder.step * REFERENCE_EVERY
@@ -327,7 +340,7 @@ def main() -> None:
         with cluster():
             answered(given.library, encoder, given.clips, journal)
         sys.exit(not all_alike(journal.entries))
-    given = sample(encoder, max(SHARDS), train_works(encoder))
+    given = large_sample(encoder)
     kinds = {
         kind: [fingerprint(path, encoder, QUERY_EVERY) for path in paths[: args.clips]]
         for kind, paths in {

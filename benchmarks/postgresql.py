@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests and benchmarks, on the loopback interface, of a folder that goes with it."""
+"""A real PostgreSQL server for tests and benchmarks, on loopback, of a folder that goes with it."""
 
 import os
 import pwd
