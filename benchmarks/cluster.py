@@ -84,12 +84,11 @@ def join(cluster: Cluster, memory: int = MEMORY) -> None:
 
 @contextmanager
 def cluster(nodes: int = 1, memory: int = MEMORY) -> Iterator[Cluster]:
-    """A cluster of a head, which has only this process, and nodes of one core."""
+    """A cluster of a head, which has only those who ask, and nodes of one core."""
     made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "memory": 1})
     try:
         for _ in range(nodes):
             join(made, memory)
-        connect(made.address)
         yield made
     finally:
         ray.shutdown()
@@ -337,7 +336,8 @@ def main() -> None:
     if args.equal:
         given = sample(encoder, max(EQUAL))
         journal = Journal(args.out or given.library.with_suffix(".answers.jsonl"))
-        with cluster():
+        with cluster() as nodes:
+            connect(nodes.address)
             answered(given.library, encoder, given.clips, journal)
         sys.exit(not all_alike(journal.entries))
     given = large_sample(encoder)
@@ -351,7 +351,8 @@ def main() -> None:
     }
     works = zip(given.plan.works("reference"), given.plan.works("absent"), strict=False)
     sounds = [given.corpus.audio[work] for pair in works for work in pair][: args.files]
-    with tempfile.TemporaryDirectory() as at, cluster():
+    with tempfile.TemporaryDirectory() as at, cluster() as nodes:
+        connect(nodes.address)
         figures = {
             "scan": scans(given.library, sounds, Path(at), args.rounds),
             **queries(given.library, encoder, kinds, args.rounds),

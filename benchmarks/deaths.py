@@ -27,7 +27,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +102,12 @@ class Reply:
     asked: float
     came: float
 
-    @cached_property
-    def matches(self) -> list[dict[str, Any]]:
+    @property
+    def matches(self) -> Any:
         """What it found."""
-        found: list[dict[str, Any]] = self.body["matches"]
-        return found
+        return self.body.get("matches", [])
 
-    @cached_property
+    @property
     def answered(self) -> Any:
         """The share of the library that it is from."""
         return self.body["library"].get("answered", 1.0) if self.status == 200 else 0.0
@@ -144,7 +142,7 @@ class Death:
         first = next(it for it in self.replies if it.came > self.died)
         said = (
             f"{len(self.replies)} answers, {len(parts)} of them of a part of the library ({shares}); "
-            f"that in hand took {first.came - first.asked:.1f} s"
+            f"that in hand came {first.came - self.died:.1f} s after the death"
         )
         if parts:
             whole = next(it for it in self.replies if it.asked > parts[-1].asked)
@@ -159,6 +157,7 @@ def queries(given: Sample, encoder: Encoder, kills: int, rng: Generator) -> bool
     order = itertools.cycle(rng.permutation(len(clips)))
     most = -(-len(list((given.library / "segments").iterdir())) // SHARDS) * given.largest
     right: list[bool] = []
+    matches = 0
     for replicas in REPLICAS:
         actors = SHARDS * replicas
         memory = round((actors / 2 + 0.5) * (MEMORY_OF_A_SHARD + most))  # there is room for half
@@ -180,7 +179,8 @@ def queries(given: Sample, encoder: Encoder, kills: int, rng: Generator) -> bool
                     flush=True,
                 )
                 right += good
-    print(f"{len(right)} answers, {right.count(True)} of them right")
+                matches += sum(len(it.matches) for it in death.replies)
+    print(f"{len(right)} answers with {matches} matches, {right.count(True)} of them right")
     return all(right)
 
 
