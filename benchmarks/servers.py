@@ -102,7 +102,7 @@ class Client:
         id = self.there[sound] = got.json()["id"]
         self.confirmed["ingest"] += 1
         self.read.until(lambda: self._get(id).status_code == 200, confirmed)
-        self.found.until(lambda: id in self._ids(sound), confirmed)
+        self.found.until(lambda: id in self.named(sound), confirmed)
 
     def remove(self, sound: Path) -> None:
         """Remove a recording, and look for it."""
@@ -112,7 +112,7 @@ class Client:
         self.statuses[f"remove {got.status_code}"] += 1
         self.confirmed["remove"] += got.status_code == 204
         self.read.until(lambda: self._get(id).status_code == 404, confirmed)
-        self.found.until(lambda: id not in self._ids(sound), confirmed)
+        self.found.until(lambda: id not in self.named(sound), confirmed)
 
     def change(self, id: str, number: int) -> None:
         """Say something else in its field of a recording, of which the other client changes another."""
@@ -138,7 +138,8 @@ class Client:
     def _get(self, id: str) -> httpx.Response:
         return self._there.get(f"/v1/recordings/{id}")
 
-    def _ids(self, sound: Path) -> set[str]:
+    def named(self, sound: Path) -> set[str]:
+        """The recordings that the other server finds in a clip."""
         files = {"clip": ("clip.flac", self._clips[sound])}
         answer = self._there.post("/v1/query", files=files).json()
         return {match["recording"] for match in answer["matches"]}
@@ -227,6 +228,9 @@ def main() -> None:
         ]
         clients[0].ingest(first)
         id = clients[0].there[first]
+        for client in clients:
+            client.named(first)  # what answers is there, and compiled
+            client.read, client.found = Seen(), Seen()
         turn = Barrier(len(clients))
         began = time.monotonic()
         with ThreadPoolExecutor(len(clients)) as pool:
