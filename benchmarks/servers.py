@@ -46,6 +46,7 @@ from index.verify import orphans, verify
 CLIP = 5.0  # s
 WITHIN = 1.0  # s in which the other server is to know of a change
 PATIENCE = 120.0  # s
+JOBS = 2  # sounds that a server works on at once: one that is ingested, and a clip
 LEAST, MOST = 30.0, 150.0  # s, of a recording
 FORM = {"rightsholder": "Blue Label", "rights": "open-licence"}
 FIELDS = ("title", "artist")  # one a client
@@ -220,7 +221,7 @@ def main() -> None:
         at, url = Path(folder), database.new()
         settings = {"EARMARK_DATABASE": url.render_as_string(hide_password=False)}
         addresses = [
-            stack.enter_context(server(at / "library", at, 2, **settings))[0] for _ in FIELDS
+            stack.enter_context(server(at / "library", at, JOBS, **settings))[0] for _ in FIELDS
         ]
         clients = [
             Client(here, there, name, clips)
@@ -228,9 +229,9 @@ def main() -> None:
         ]
         clients[0].ingest(first)
         id = clients[0].there[first]
-        for client in clients:
-            client.named(first)  # what answers is there, and compiled
-            client.read, client.found = Seen(), Seen()
+        with ThreadPoolExecutor(2 * JOBS) as pool:  # what answers is there, and compiled
+            list(pool.map(lambda client: client.named(first), JOBS * clients))
+        clients[0].read, clients[0].found = Seen(), Seen()
         turn = Barrier(len(clients))
         began = time.monotonic()
         with ThreadPoolExecutor(len(clients)) as pool:
