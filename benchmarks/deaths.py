@@ -221,12 +221,13 @@ def scan(given: Sample, kills: int, files: int, seed: int) -> bool:
         (at / "dump").mkdir()
         pack(made, at / "dump")
         began = time.monotonic()
-        earmark(given.library, "scan", at / "dump", "--report", at / "alone", "--jobs", 1)
+        scanned = "scan", at / "dump"
+        statuses = [earmark(given.library, *scanned, "--report", at / "alone", "--jobs", 1)]
         print(f"one machine, one worker: {time.monotonic() - began:.0f} s", flush=True)
         with cluster(2) as nodes:
             began = time.monotonic()
             where = "--report", at / "killed", "--ray", nodes.address, "--jobs", 2
-            process = started(given.library, "scan", at / "dump", *where)
+            process = started(given.library, *scanned, *where)
             journal = at / "killed" / JOURNAL
             for after in sorted(rng.integers(2, files * 9 // 10, kills)):
                 wait_for(process, journal, int(after), rng.uniform(0, 2))
@@ -235,8 +236,10 @@ def scan(given: Sample, kills: int, files: int, seed: int) -> bool:
                 print(f"a node is killed after {files_heard(journal)} files", flush=True)
                 kill(nodes, rng)
                 join(nodes)
-            process.wait()
+            statuses.append(process.wait())
             print(f"two nodes, {kills} killed: {time.monotonic() - began:.0f} s", flush=True)
+        if statuses != [1, 1]:  # there are files that cannot be read
+            sys.exit(f"the scans left with {statuses}")
         same = [
             (at / "alone" / name).read_bytes() == (at / "killed" / name).read_bytes()
             for name in TABLES

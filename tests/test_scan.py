@@ -186,6 +186,22 @@ def test_the_tables_hold_the_same_as_csv_and_as_parquet(
         assert text == rows(tmp_path / "report" / f"{name}.csv")
 
 
+def test_what_a_match_shares_with_other_recordings_is_in_the_tables(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    loop = melody(2)[5 * RATE : 13 * RATE]
+    write(tmp_path / "sampler.flac", np.concatenate([melody(55, 15.0), loop, melody(56, 15.0)]))
+    earmark("ingest", tmp_path / "sampler.flac", "--rightsholder", "Me", "--rights", "owned")
+    dataset = put(tmp_path / "dump", {"inside.flac": sounds["inside.flac"]})
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    table = pq.read_table(tmp_path / "report" / "segments.parquet").to_pylist()
+    assert {row["source"] for row in table} == {"song-2.flac", "sampler.flac"}
+    for row, text in zip(table, rows(tmp_path / "report" / "segments.csv"), strict=True):
+        assert row["tier"] == "review"
+        assert row["shared_start"] == pytest.approx(3.0, abs=1.0) == float(text["shared_start"])
+        assert row["shared_end"] == pytest.approx(11.0, abs=1.0) == float(text["shared_end"])
+
+
 def test_the_page_names_works_places_and_chances_and_loads_nothing(
     earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
