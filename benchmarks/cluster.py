@@ -1,53 +1,52 @@
 """What a Ray cluster costs: queries and scans in it beside the same without it, in turns, on one machine.
 
-    python -m benchmarks.cluster [--recordings 400] [--clips 6] [--files 12] [--rounds 3] [--out FILE.json]
+    python -m benchmarks.cluster [--clips 3] [--files 8] [--rounds 3] [--out FILE.json]
     python -m benchmarks.cluster --equal [--out ANSWERS.jsonl]
 
-A cluster is started on this machine: a head, and a node of one core. The library holds composed works and
-mixtures of them (`benchmarks.simulation`) in eight segments of one size.
+A cluster is started on this machine: a head, and a node of one core. All sound is real. The library holds
+the works that `benchmarks.run --size sample` looks for and those of the train split, in eight segments.
 
-Queries: clips of 5 s of the works, as they are, altered in speed (for which the ladder of hypotheses is
-climbed), and of noise (all of the ladder), are asked of the library in this process and in 1, 2, 4 and 8
-shards, which all must answer the same. Scans: a folder of sounds, with one worker of this machine and with
-one of the cluster, which must report the same; from the first file that is done to the last, for starting
-takes what it takes once. Told are CPU time, of the processes that work and of Ray's own, which take theirs
-by the clock, whether anything happens or not, and time by the clock, which is only worth something where
-nothing else is at work; of the rounds the one that took least.
+Queries: clips of 5 s of that run's, as they are, altered in speed (for which the ladder of hypotheses is
+climbed), and of music that is not in the library (all of the ladder), are asked of the library in this
+process and in 1, 2, 4 and 8 shards, which all must answer the same. Scans: a folder of whole files, every
+other one of a work in the library, with one worker of this machine and with one of the cluster, which must
+report the same; from the first file that is done to the last, for starting takes what it takes once. Told
+are CPU time, of the processes that work and of Ray's own, which take theirs by the clock, whether anything
+happens or not, and time by the clock, which is only worth something where nothing else is at work; of the
+rounds the one that took least.
 
-With --equal, the clips of `benchmarks.run --size sample` are asked of that run's library instead, in this
+With --equal, all clips of `benchmarks.run --size sample` are asked of that run's library alone, in this
 process and in 1 and 3 shards. How many are answered alike, in all figures, is told; exit status 1 unless all.
 Answers are kept in a file, so that a run that was stopped goes on; another code's are to be deleted.
 """
 
 import argparse
+import hashlib
 import json
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
-import numpy as np
 import psutil
 import ray
-import soundfile
-import soxr
-from numpy.typing import NDArray
 from ray.cluster_utils import Cluster
 
 from benchmarks import corpora
-from benchmarks.clips import make_clips
+from benchmarks.calibrate import library_of
+from benchmarks.clips import MadeClip, make_clips
 from benchmarks.journal import Journal
-from benchmarks.run import SIZES, gather, material_of, plan_of
-from benchmarks.simulation import Simulation, metadata
-from benchmarks.works import RATE, WORKS, compose
-from fingerprint.audio import SAMPLE_RATE, Limits
+from benchmarks.plan import Plan
+from benchmarks.run import SIZES, Corpus, gather, material_of, plan_of
+from fingerprint.audio import Limits
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
@@ -56,7 +55,6 @@ from fingerprint.fingerprint import (
     REFERENCE_EVERY,
     Fingerprint,
     fingerprint,
-    fingerprint_samples,
 )
 from index.cluster import Sharded, Shards, connect
 from index.database import BESIDE
@@ -71,77 +69,40 @@ from service.scan import scan
 
 SHARDS = (1, 2, 4, 8)
 EQUAL = (1, 3)  # shards that are to answer alike
-CLIP = 5.0  # s
-FILE = 60  # s
+CLIP = 5  # s
 ALONE = "embedded"
-ANGLE = 35.0  # degrees, of the mixtures
-ACTORS = ("ray::Shard", "ray::Node")  # how the titles of their processes begin
+SHARD = "ray::Shard"  # how the titles of these actors' processes begin
+ACTORS = (SHARD, "ray::Node")
+MEMORY = 8 * 2**30  # bytes for actors, of a node
 NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
+def join(cluster: Cluster, memory: int = MEMORY) -> None:
+    """Have another node of one core join a cluster, with so many bytes for actors."""
+    cluster.add_node(num_cpus=1, memory=memory, **NODE)
+
+
 @contextmanager
-def cluster() -> Iterator[None]:
-    """A cluster of a head and a node of one core."""
+def cluster(nodes: int = 1, memory: int = MEMORY) -> Iterator[Cluster]:
+    """A cluster of a head, which has only those who ask, and nodes of one core."""
     made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "memory": 1})
     try:
-        made.add_node(num_cpus=1, memory=8 * 2**30, **NODE)
-        connect(made.address)
-        yield
+        for _ in range(nodes):
+            join(made, memory)
+        yield made
     finally:
         ray.shutdown()
         made.shutdown()
 
 
-def sounds(count: int) -> list[NDArray[np.float32]]:
-    """Works, in mono at the fingerprint's rate [shape=(n,) each]."""
-    return [
-        soxr.resample(compose(work).mean(axis=1), RATE, SAMPLE_RATE).astype(np.float32)
-        for work in WORKS[:count]
-    ]
-
-
-def fill(folder: Path, works: Sequence[NDArray[np.float32]], encoder: Encoder, size: int) -> None:
-    """A library of works and mixtures of them, in as many segments as there are shards at most."""
-    real = [
-        replace(
-            fingerprint_samples(work, encoder, REFERENCE_EVERY, f"{i}.flac"), sha256=f"{i:064x}"
-        )
-        for i, work in enumerate(works)
-    ]
-    mixtures = Simulation([made.embeddings for made in real], ANGLE, encoder)
-    made = [real[i] if i < len(real) else mixtures.recording(i) for i in range(size)]
-    with closing(Library.open(folder, encoder, create=True)) as library:
-        for segment in range(max(SHARDS)):
-            with library.writer() as writer:
-                for number in range(segment, size, max(SHARDS)):
-                    writer.add(made[number], metadata(number))
-
-
-def clips(works: Sequence[NDArray[np.float32]], encoder: Encoder, count: int) -> list[Fingerprint]:
-    """Clips as they are, altered, and of noise, in turn."""
-    rng = np.random.default_rng(0)
-    length = round(CLIP * SAMPLE_RATE)
-    made = []
-    for number in range(count):
-        work = works[number % len(works)]
-        start = rng.integers(len(work) - 2 * length)
-        part = work[start : start + length]
-        if number % 3 == 1:
-            part = soxr.resample(part, 1.06 * SAMPLE_RATE, SAMPLE_RATE).astype(np.float32)
-        if number % 3 == 2:
-            part = rng.standard_normal(length).astype(np.float32)
-        made.append(fingerprint_samples(part, encoder, QUERY_EVERY, f"clip {number}"))
-    return made
-
-
-def resident(name: str) -> int:
-    """Most bytes that a process of the cluster takes whose title begins so, what it shares included."""
-    sizes = []
+def processes(name: str) -> list[psutil.Process]:
+    """Those of the cluster whose title begins so."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if " ".join(process.cmdline()).startswith(name):
-                sizes.append(process.memory_info().rss)
-    return max(sizes)
+                found.append(process)
+    return found
 
 
 class Spent(NamedTuple):
@@ -194,10 +155,9 @@ def opened(folder: Path, encoder: Encoder, counts: Sequence[int]) -> Iterator[di
 
 
 def queries(
-    folder: Path, encoder: Encoder, asked: Sequence[Fingerprint], rounds: int
+    folder: Path, encoder: Encoder, kinds: dict[str, list[Fingerprint]], rounds: int
 ) -> dict[str, dict[str, Spent]]:
     """What a query takes, by kind of clip, of the library in this process and in shards."""
-    kinds = {"as it is": asked[0::3], "altered": asked[1::3], "unknown": asked[2::3]}
     answers: dict[str, list[list[Match]]] = {}
 
     def way(kind: str, name: str) -> Spent:
@@ -218,19 +178,17 @@ def queries(
             )
             for kind in kinds
         }
-        print(f"memory of a shard: {resident('ray::Shard') / 1e6:.0f} MB", flush=True)
+        resident = max(it.memory_info().rss for it in processes(SHARD))
+        print(f"memory of a shard: {resident / 1e6:.0f} MB", flush=True)
         return figures
 
 
-def scans(
-    folder: Path, works: Sequence[NDArray[np.float32]], at: Path, files: int, rounds: int
-) -> dict[str, Spent]:
+def scans(folder: Path, sounds: Sequence[Path], at: Path, rounds: int) -> dict[str, Spent]:
     """What a file takes, of a scan with one worker here and with one in the cluster."""
     dataset = at / "dataset"
     dataset.mkdir()
-    for number in range(files):
-        sound = np.roll(works[number % len(works)], number * SAMPLE_RATE)[: FILE * SAMPLE_RATE]
-        soundfile.write(dataset / f"{number:03d}.ogg", sound, SAMPLE_RATE)
+    for number, sound in enumerate(sounds):
+        shutil.copy(sound, dataset / f"{number:03d}{sound.suffix}")
     task = Task(folder, BESIDE, Limits(), REVIEW, MATCH, 0, False, False, None)
     reports: list[list[Any]] = []
 
@@ -256,40 +214,92 @@ def scans(
     return least({ALONE: lambda: way(False), "cluster": lambda: way(True)}, rounds)
 
 
-def sample(encoder: Encoder) -> tuple[Path, Iterator[tuple[str, Path]]]:
-    """A library of the works of the sample benchmark, a segment a shard; its clips, by id."""
+class Sample(NamedTuple):
+    """What `benchmarks.run --size sample` is about, its clips, and a library of its works."""
+
+    corpus: Corpus
+    plan: Plan
+    clips: dict[Path, MadeClip]
+    library: Path
+
+    def of(self, *degradations: str, absent: bool) -> list[Path]:
+        """Its clips of CLIP seconds, by how they are damaged and whether the library lacks their work."""
+        return [
+            path
+            for path, it in self.clips.items()
+            if it.degradation in degradations and (it.absent, it.seconds) == (absent, CLIP)
+        ]
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the library's largest segment."""
+        return max(file.stat().st_size for file in (self.library / "segments").iterdir())
+
+
+def sample(encoder: Encoder, segments: int, beside: Sequence[Fingerprint] = ()) -> Sample:
+    """The sample; its library is kept, in so many segments, with other works beside its own or without."""
     corpus = gather(SIZES["sample"], fetch=True, workers=1)
     plan = plan_of(SIZES["sample"], 1, corpus)
     at = corpora.cache_folder() / "runs" / f"sample-seed1-{plan.digest}"
     at.mkdir(parents=True, exist_ok=True)
     clips = make_clips(material_of(plan, corpus), at)
     works = plan.works("reference", "distractor")
-    folder = at / f"library-{encoder.id}"
+    folder = at / f"library-{encoder.id}-{segments}-{len(beside)}"
     with closing(Library.open(folder, encoder, create=True)) as library:
         there = {recording.id for recording in library.every_recording()}
-        for first in range(max(EQUAL)):
+        for first in range(segments):
             with library.writer() as writer:
-                for work in sorted({*works[first :: max(EQUAL)]} - there):
+                for work in sorted({*works[first::segments]} - there):
                     made = fingerprint(corpus.audio[work], encoder, REFERENCE_EVERY)
                     writer.add(made, Metadata(made.source, "benchmark", "open-licence", id=work))
-    return folder, ((it.id, at / "clips" / f"{it.id}.flac") for it in clips if not it.problem)
+                for made in beside[first::segments]:
+                    if made.source not in there:
+                        metadata = Metadata(
+                            made.source, "benchmark", "open-licence", id=made.source
+                        )
+                        writer.add(made, metadata)
+    named = {at / "clips" / f"{it.id}.flac": it for it in clips if not it.problem}
+    return Sample(corpus, plan, named, folder)
 
 
-def answered(
-    folder: Path, encoder: Encoder, clips: Iterable[tuple[str, Path]], journal: Journal
-) -> None:
+def large_sample(encoder: Encoder) -> Sample:
+    """The sample, with the train split beside its works, in as many segments as there are shards at most."""
+    return sample(encoder, max(SHARDS), train_works(encoder))
+
+
+def train_works(encoder: Encoder) -> list[Fingerprint]:
+    """The works of the train split, of their codes (`benchmarks.calibrate` keeps them)."""
+    step = encoder.step * REFERENCE_EVERY
+    return [
+        Fingerprint(
+            encoder=encoder.id,
+            source=name,
+            sha256=hashlib.sha256(name.encode()).hexdigest(),
+            duration=len(codes) * step,
+            every=REFERENCE_EVERY,
+            start=step,
+            step=step,
+            reach=step,
+            embeddings=encoder.codec.decode(codes.lists, codes.codes),
+        )
+        for name, codes in zip(*library_of(encoder), strict=True)
+        if len(codes)
+    ]
+
+
+def answered(folder: Path, encoder: Encoder, clips: Iterable[Path], journal: Journal) -> None:
     """Note what this process and shards answer to each clip that was not noted before."""
     done = {entry["clip"] for entry in journal.entries}
     with opened(folder, encoder, EQUAL) as libraries:
-        for clip, path in clips:
-            if clip not in done:
+        for path in clips:
+            if path.stem not in done:
                 with suppress(AudioError):  # a silent one
                     made = fingerprint(path, encoder, QUERY_EVERY)
                     answers = {
                         name: list(map(asdict, library.search(made)[0]))
                         for name, library in libraries.items()
                     }
-                    journal.append([{"clip": clip, "answers": answers}])
+                    journal.append([{"clip": path.stem, "answers": answers}])
 
 
 def all_alike(entries: Sequence[dict[str, Any]]) -> bool:
@@ -315,9 +325,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.cluster", description=__doc__.split("\n")[0] if __doc__ else None
     )
-    parser.add_argument("--recordings", type=int, default=400)
-    parser.add_argument("--clips", type=int, default=6)
-    parser.add_argument("--files", type=int, default=12)
+    parser.add_argument("--clips", type=int, default=3, help="of each kind")
+    parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--equal", action="store_true", help="whether all answers are alike")
@@ -325,18 +334,28 @@ def main() -> None:
     work_on(1)
     encoder = Encoder.load()
     if args.equal:
-        folder, asked = sample(encoder)
-        journal = Journal(args.out or folder.with_suffix(".answers.jsonl"))
-        with cluster():
-            answered(folder, encoder, asked, journal)
+        given = sample(encoder, max(EQUAL))
+        journal = Journal(args.out or given.library.with_suffix(".answers.jsonl"))
+        with cluster() as nodes:
+            connect(nodes.address)
+            answered(given.library, encoder, given.clips, journal)
         sys.exit(not all_alike(journal.entries))
-    works = sounds(6)
-    with tempfile.TemporaryDirectory() as at, cluster():
-        folder = Path(at) / "library"
-        fill(folder, works, encoder, args.recordings)
+    given = large_sample(encoder)
+    kinds = {
+        kind: [fingerprint(path, encoder, QUERY_EVERY) for path in paths[: args.clips]]
+        for kind, paths in {
+            "as it is": given.of("clean", absent=False),
+            "altered": given.of("speed+6%", absent=False),
+            "unknown": given.of("clean", "mp3-64", "opus-16", absent=True),
+        }.items()
+    }
+    works = zip(given.plan.works("reference"), given.plan.works("absent"), strict=False)
+    sounds = [given.corpus.audio[work] for pair in works for work in pair][: args.files]
+    with tempfile.TemporaryDirectory() as at, cluster() as nodes:
+        connect(nodes.address)
         figures = {
-            "scan": scans(folder, works, Path(at), args.files, args.rounds),
-            **queries(folder, encoder, clips(works, encoder, args.clips), args.rounds),
+            "scan": scans(given.library, sounds, Path(at), args.rounds),
+            **queries(given.library, encoder, kinds, args.rounds),
         }
     for what, spent in figures.items():
         alone = spent[ALONE]

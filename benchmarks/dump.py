@@ -65,7 +65,7 @@ KINDS = (
 ROOT = Path(__file__).parents[1]
 START = "from service.cli import main; main(prog_name='earmark')"
 _SHARD = 40  # files in each container
-_TABLES = ("files.csv", "segments.csv", "errors.csv")
+TABLES = ("files.csv", "segments.csv", "errors.csv")
 
 
 @dataclass
@@ -294,6 +294,12 @@ def _archive(shard: Sequence[Made], kind: str) -> bytes:
     return zstandard.compress(data) if kind == "tar.zst" else data
 
 
+def started(library: Path, *arguments: object) -> "subprocess.Popen[bytes]":
+    """The command, running."""
+    command = [sys.executable, "-c", START, "--library", str(library), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
 def earmark(
     library: Path, *arguments: object, kill_after: tuple[Path, int, float] | None = None
 ) -> int:
@@ -301,15 +307,18 @@ def earmark(
 
     kill_after : a scan's journal, the files after which it is killed, and how many seconds after these
     """
-    command = [sys.executable, "-c", START, "--library", str(library), *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = started(library, *arguments)
     if kill_after is not None:
-        journal, files, delay = kill_after
-        while process.poll() is None and files_heard(journal) < files:
-            time.sleep(0.2)
-        time.sleep(delay)
+        wait_for(process, *kill_after)
         process.kill()
     return process.wait()
+
+
+def wait_for(process: "subprocess.Popen[bytes]", journal: Path, files: int, delay: float) -> None:
+    """Until a scan has heard so many files, and so many seconds longer; or is over."""
+    while process.poll() is None and files_heard(journal) < files:
+        time.sleep(0.2)
+    time.sleep(delay)
 
 
 def score(
@@ -409,7 +418,7 @@ def kill_and_resume(
             raise SystemExit(f"the scan was over before it could be killed after {after} files")
     earmark(library, *scan)
     whole = folder / "report"
-    same = [(report / name).read_bytes() == (whole / name).read_bytes() for name in _TABLES]
+    same = [(report / name).read_bytes() == (whole / name).read_bytes() for name in TABLES]
     return {"killed": kills, "same_tables": all(same)}
 
 

@@ -75,19 +75,29 @@ def _make_clips(real: Sequence[Path], folder: Path) -> None:
 
 
 @contextmanager
-def server(folder: Path, jobs: int) -> Iterator[tuple[str, psutil.Process]]:
-    """A server of the library, ready: its address and process. It logs to a file in the folder."""
+def server(
+    library: Path, folder: Path, jobs: int, **settings: str
+) -> Iterator[tuple[str, psutil.Process]]:
+    """A server of a library, ready: its address and process. It logs to a file in the folder.
+
+    settings : others, by the names of their environment variables
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    library = ["--library", str(folder / "library")]
-    command = [sys.executable, "-c", START, *library, "serve", "--port", str(port)]
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen([*command, "--jobs", str(jobs)], stderr=log, cwd=folder)
+    command = [sys.executable, "-c", START, "--library", str(library), "serve"]
+    log = folder / f"server-{port}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--jobs", str(jobs)],
+            stderr=file,
+            cwd=folder,
+            env=os.environ | settings,
+        )
         try:
             while not _is_ready(address):
                 if process.poll() is not None:
-                    sys.exit(f"the server ended: {folder / 'server.log'}")
+                    sys.exit(f"the server ended: {log}")
                 time.sleep(0.2)
             yield address, psutil.Process(process.pid)
         finally:
@@ -288,7 +298,7 @@ def main() -> None:
         phases.append({"name": name, **made})
         print(json.dumps({k: v for k, v in phases[-1].items() if k != "memory"}), file=sys.stderr)
 
-    with server(folder, args.jobs) as (address, process):
+    with server(folder / "library", folder, args.jobs) as (address, process):
         ask(address, 2 * args.jobs, 10, folder)  # workers start, kernels are loaded
         for clients in args.clients:
             note("load", clients, args.seconds if clients == args.clients[-1] else short)

@@ -41,7 +41,7 @@ from index.neighbours import Nearest, merged
 from index.segment import Codes, Segment, concatenate
 from index.segments import Searched, nearest_to_each, numbered_through
 
-# Bytes that a shard's process takes beside its segments (`python -m benchmarks.cluster`: 285 MB).
+# Bytes that a shard's process takes beside its segments (`python -m benchmarks.cluster`: 288 to 302 MB).
 MEMORY_OF_A_SHARD = 300_000_000
 AT_ONCE = 16  # questions that a shard looks at side by side
 FOUND_WITHIN = 5.0  # s for a cluster to be there

@@ -200,7 +200,8 @@ def at_hand(given: object) -> object:
         with given.open() as file:
             data = file.read(MOST_IN_MEMORY + 1)
     except Exception as error:  # whatever the store's client or an archive's reader makes of it
-        return Lost(AudioError("undecodable", f"{given.path}: cannot be read ({_reason(error)})"))
+        kind = error.type if isinstance(error, Unreachable) else "undecodable"
+        return Lost(AudioError(kind, f"{given.path}: cannot be read ({_reason(error)})"))
     if len(data) > MOST_IN_MEMORY:
         what = f"has more than {MOST_IN_MEMORY / 2**20:,.0f} MiB, the most that is read of a URL"
         return Lost(AudioError("too-large", f"{given.path}: {what}; copy it to a disk"))
@@ -280,7 +281,7 @@ def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
     except AudioError:
         raise
     except Unreachable as error:
-        raise AudioError("undecodable", f"{name}: cannot be read ({error.strerror})") from error
+        raise AudioError(error.type, f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:  # what the reader of an archive makes of damage
         raise AudioError("undecodable", f"{name}: is damaged ({_reason(error)})") from error
     return digest.hexdigest(), size
@@ -354,6 +355,8 @@ def _is_looked_at(path: Place) -> bool:
 
 def _of_folder(folder: Place) -> Iterator[Member]:
     def relative(path: Place | str) -> str:
+        if isinstance(path, Url) and isinstance(folder, Url):
+            return as_text(path.within(folder))
         return as_text(str(PurePosixPath(str(path)).relative_to(str(folder))))
 
     unread: list[OSError] = []

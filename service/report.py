@@ -43,7 +43,7 @@ SEGMENTS = {
     "file": pa.string(),
     "member": pa.string(),
     **{
-        name: pa.float64() if field.annotation is float else pa.string()
+        name: pa.float64() if field.annotation in (float, float | None) else pa.string()
         for name, field in Segment.model_fields.items()
     },
     "file_share": pa.float64(),

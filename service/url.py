@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import quote, unquote
+
+from fingerprint.errors import AudioErrorType
 
 
 class Unreachable(OSError):
-    """What is at a URL, or should be, and cannot be had; `strerror` says why."""
+    """What is at a URL, or should be, and cannot be had; `strerror` and `type` say why."""
 
     def __init__(self, error: BaseException, url: "Url") -> None:
+        missing = isinstance(error, FileNotFoundError)
         while error.__cause__ is not None:  # of what a client says, the cause tells most
             error = error.__cause__
-        missing = isinstance(error, FileNotFoundError)
+            missing = missing or isinstance(error, FileNotFoundError)
         reason = "no such file or folder" if missing else shown(str(error)) or type(error).__name__
         super().__init__(None, reason, url)
+        self.type: AudioErrorType = "not-found" if missing else "undecodable"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,11 @@ class Url:
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return posixpath.basename(str(self))
+        return self._read(posixpath.basename(str(self)))
+
+    def within(self, folder: "Url") -> str:
+        """Its path from a folder on, as its parts are called."""
+        return self._read(posixpath.relpath(self.path, folder.path))
 
     @property
     def parent(self) -> "Url":
@@ -63,7 +72,8 @@ class Url:
         return Url(self.given, posixpath.dirname(self.path))
 
     def __truediv__(self, name: str) -> "Url":
-        return Url(self.given, posixpath.join(self.path, name))
+        written = quote(name) if self._is_web else name
+        return Url(self.given, posixpath.join(self.path, written))
 
     def is_below(self, folder: "Url") -> bool:
         """Whether it stays in a folder, its dots followed."""
@@ -108,15 +118,23 @@ class Url:
         found = sorted((posixpath.basename(it["name"].rstrip("/")), it) for it in listed)
         folders = []
         for name, it in found:
-            below = self / name
             if name.startswith(".") or it["name"].rstrip("/") == self.path.rstrip("/"):
                 continue
+            path = posixpath.join(self.path, name)
             if it["type"] == "directory":
-                folders.append(below)
+                folders.append(Url(self.given, path))
             else:
-                yield Url(self.given, below.path, it.get("size") or 0)
+                yield Url(self.given, path, it.get("size") or 0)
         for folder in folders:
             yield from folder.files(unreadable)
+
+    def _read(self, path: str) -> str:
+        """A path as it is meant: on a web server, it is a part of a URL."""
+        return unquote(path) if self._is_web else path
+
+    @property
+    def _is_web(self) -> bool:
+        return "http" in self._store.protocol
 
     @property
     def _store(self) -> Any:

@@ -9,13 +9,13 @@ from typing import cast
 
 import jsonschema
 import numpy as np
-import postgresql
 import pytest
 import sqlalchemy as sql
 from command import Earmark
 from melodies import CLIP_START, RATE, SONGS, melody, write
 from referencing import Registry, Resource
 
+from benchmarks import postgresql
 from fingerprint.encoder import Encoder
 from index.backup import backup
 from index.database import BESIDE

@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import postgresql
 import pytest
 import sqlalchemy as sql
 from command import Earmark
@@ -21,6 +20,7 @@ from melodies import melody, write
 from patience import PATIENCE, until
 from server import Server
 
+from benchmarks import postgresql
 from fingerprint.encoder import Encoder
 from index import audit, catalogue, keys
 from index.backup import backup

@@ -22,6 +22,7 @@ import soundfile
 import zstandard
 from command import Earmark
 from melodies import RATE, melody, write
+from web import web
 from webhdfs import served
 
 from fingerprint.errors import AudioError
@@ -186,6 +187,22 @@ def test_the_tables_hold_the_same_as_csv_and_as_parquet(
         assert text == rows(tmp_path / "report" / f"{name}.csv")
 
 
+def test_what_a_match_shares_with_other_recordings_is_in_the_tables(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    loop = melody(2)[5 * RATE : 13 * RATE]
+    write(tmp_path / "sampler.flac", np.concatenate([melody(55, 15.0), loop, melody(56, 15.0)]))
+    earmark("ingest", tmp_path / "sampler.flac", "--rightsholder", "Me", "--rights", "owned")
+    dataset = put(tmp_path / "dump", {"inside.flac": sounds["inside.flac"]})
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    table = pq.read_table(tmp_path / "report" / "segments.parquet").to_pylist()
+    assert {row["source"] for row in table} == {"song-2.flac", "sampler.flac"}
+    for row, text in zip(table, rows(tmp_path / "report" / "segments.csv"), strict=True):
+        assert row["tier"] == "review"
+        assert row["shared_start"] == pytest.approx(3.0, abs=1.0) == float(text["shared_start"])
+        assert row["shared_end"] == pytest.approx(11.0, abs=1.0) == float(text["shared_end"])
+
+
 def test_the_page_names_works_places_and_chances_and_loads_nothing(
     earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -322,6 +339,31 @@ def test_a_dataset_at_a_url_is_reported_as_one_on_the_disk(
     for name in ("files", "segments", "errors"):
         assert rows(tmp_path / "url" / f"{name}.csv") == rows(tmp_path / "disk" / f"{name}.csv")
     assert report(tmp_path / "url")[0]["matched_files"] == 11
+
+
+def test_a_dataset_on_a_web_server_is_reported_as_one_on_the_disk(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec's client of web servers is not installed")
+    names = ("why?/100%.ogg", "a ü & b#1.flac", "%2e%2e.flac")
+    kept = dict.fromkeys(names, sounds["inside.flac"])
+    dump = put(tmp_path / "dump", {**sounds, **kept, ".hid.ogg": b"", "text.mp3": b"letter" * 99})
+    as_tar_gz(put(dump / "deep", {"n.txt": b""}), sounds)
+    put(tmp_path, {"secret.flac": sounds["inside.flac"]})
+    paths = [*names, "../secret.flac", "%2e%2e/secret.flac", "inside.flac?x", "inside.flac#x"]
+    lines = "".join(json.dumps({"path": path}) + "\n" for path in paths)
+    put(dump, {"list.jsonl": lines.encode()})
+    with web(tmp_path) as url:
+        for number, dataset in enumerate(("dump/", "dump/list.jsonl")):
+            disk, far = tmp_path / f"disk-{number}", tmp_path / f"far-{number}"
+            earmark("scan", tmp_path / dataset, "--report", disk, status=1)
+            earmark("scan", f"{url}/{dataset}", "--report", far, status=1)
+            for name in ("files.csv", "segments.csv"):
+                assert rows(far / name) == rows(disk / name)
+        with pytest.raises(DatasetError, match=r"gone\.tar: no such file or folder"):
+            size_of(place(f"{url}/gone.tar"))
+    assert report(tmp_path / "far-0")[0]["matched_files"] == 7
+    assert [row["status"] for row in report(far)[1]] == 3 * ["match"] + 4 * ["failed"]
 
 
 def test_a_manifest_at_a_url_leads_nowhere_outside_its_folder(

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests, on the loopback interface, of a folder that goes with it."""
+"""A real PostgreSQL server for tests and benchmarks, on loopback, of a folder that goes with it."""
 
 import os
 import pwd
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psycopg
 import sqlalchemy as sql
-from patience import PATIENCE
+
+PATIENCE = 600.0  # s that its programs may take
 
 
 def pg_ctl() -> Path | None:
