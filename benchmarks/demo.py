@@ -38,7 +38,7 @@ from benchmarks.degrade import (
     degrade,
     rng_for,
 )
-from service.dataset import AUDIO_EXTENSIONS
+from service.extensions import AUDIO_EXTENSIONS
 from service.wording import chance, change, clock, table
 
 OUTPUT = Path("demo-output")

@@ -59,9 +59,9 @@ class EarmarkGroup(click.Group):
 
 def _exit_status(error: Exception) -> int:
     from fingerprint.errors import AudioError
-    from service.dataset import DatasetError
     from service.evidence import EvidenceError
     from service.journal import JournalError, JournalUnwritable
+    from service.place import DatasetError
     from service.settings import SettingsError
 
     if isinstance(error, AudioError | EvidenceError | JournalUnwritable):

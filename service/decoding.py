@@ -13,9 +13,9 @@ from fingerprint.audio import Limits
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
-from service.dataset import InMemory, OnDisk, Source
 from service.query import fingerprint_clip
 from service.settings import Settings
+from service.source import InMemory, OnDisk, Source
 from service.workers import Bounds, WorkerDied, Workers
 
 # Seconds that a worker may take for any sound, and for each second of the longest that is taken.

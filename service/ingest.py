@@ -21,8 +21,10 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
 from index.library import Library
 from index.writer import Writer
-from service.dataset import OnDisk, Source, identify, is_archive, is_sound, members
+from service.dataset import members
+from service.extensions import is_archive, is_sound
 from service.metadata import MetadataError, MetadataTable, Row, describe
+from service.source import OnDisk, Source, identify
 from service.wording import as_text, printable
 
 # A commit writes and syncs a segment: often enough to lose little work to a power cut, seldom
@@ -96,7 +98,7 @@ def find_candidates(
     rows: dict[Path, Row] = {}
     unused: list[Row] = []
     if table is not None:
-        folders = [path for path in paths if path.is_dir() or is_archive(path)]
+        folders = [path for path in paths if path.is_dir() or is_archive(path.name)]
         rows, unused = table.assign([it.path for it in found], folders)
     candidates = []
     for it in found:
@@ -129,7 +131,7 @@ def find_candidates(
 
 def _sounds_at(path: Path, failures: list[Outcome]) -> Iterator[Candidate]:
     """What there is to ingest at a path: a file, the sounds of a folder or those of an archive."""
-    if not (is_archive(path) and path.is_file()):
+    if not (is_archive(path.name) and path.is_file()):
         yield from map(Candidate, _files_at(path, failures))
         return
     count = 0

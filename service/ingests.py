@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from index.database import Text
 from service.access import Asker, Quotas
-from service.dataset import ARCHIVES
+from service.extensions import ARCHIVES
 from service.jobs import Jobs, State, plain_name
 from service.metadata import MetadataError, MetadataTable
 from service.problems import ProblemError, invalid

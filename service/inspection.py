@@ -27,8 +27,8 @@ from service.command import (
 )
 
 if TYPE_CHECKING:
-    from service.dataset import Member
     from service.listen import Heard
+    from service.member import Member
 
 
 report_option = click.option(
@@ -107,9 +107,10 @@ def scan(
 
     from fingerprint.hypotheses import LADDER
     from service.cluster import jobs_of, join
-    from service.dataset import place, size_of
+    from service.dataset import size_of
     from service.journal import LOCK, Journal, JournalError
     from service.listen import EVIDENCE, Task
+    from service.place import place
     from service.report import write_report
     from service.scan import scan as scan_dataset
     from service.wording import as_text

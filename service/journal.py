@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sql
 
 from fingerprint.errors import EarmarkError
-from service.dataset import Member
+from service.member import Member
 
 FILE = "scan.sqlite"
 LOCK = "scan.lock"  # held by the process that scans

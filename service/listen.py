@@ -23,11 +23,11 @@ from index.library import Library
 from index.search import QUICK, THOROUGH, Effort
 from index.search import Match as Found
 from index.significance import REVIEW
-from service.dataset import Source
 from service.decoy import mirrored
 from service.evidence import write_evidence
 from service.query import ClipError, match_of
 from service.segment import Segment
+from service.source import Source
 from service.stretch import joined, stretches
 
 # Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one. A window has few

@@ -19,11 +19,11 @@ import duckdb
 import pyarrow as pa
 
 from index.library import Library
-from service.dataset import DatasetError
 from service.journal import JournalError
 from service.labels import MILLISECONDS, columns, plain
 from service.naming import SAME_LENGTH, connect
 from service.pages import templates
+from service.place import DatasetError
 from service.tables import TableWriter
 
 # What a row's name is worth as evidence, strongest first.

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 
 from fingerprint.errors import AudioError
 from index.database import dial
-from service.dataset import MOST_IN_MEMORY, Member, Place, at_hand, identify, members
+from service.dataset import members
 from service.journal import Journal, Noted
 from service.listen import Heard, Task, listen, set_up
+from service.member import Member
+from service.place import Place
 from service.query import ClipError
+from service.source import MOST_IN_MEMORY, at_hand, identify
 from service.workers import Bounds, WorkerDied, Workers
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import sqlalchemy as sql
 from pydantic import BaseModel, Field
 
 from service.access import Asker
-from service.dataset import AUDIO_EXTENSIONS, CONTAINERS
+from service.extensions import AUDIO_EXTENSIONS, CONTAINERS
 from service.jobs import Jobs, State, plain_name
 from service.journal import FILE as JOURNAL
 from service.journal import LOCK

@@ -1,4 +1,4 @@
-"""How results are put to people: times, tempo and pitch, odds, aligned tables."""
+"""How results are put to people: times, tempo and pitch, odds, names, reasons, aligned tables."""
 
 import math
 import re
@@ -85,6 +85,11 @@ def printable(text: str) -> str:
 def as_text(name: str | Path) -> str:
     """A name as text that can be printed and stored: what was no UTF-8 in it becomes U+FFFD."""
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", str(name))
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says of itself."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:

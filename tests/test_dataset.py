@@ -15,7 +15,9 @@ import pytest
 
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
-from service.dataset import DatasetError, identify, members
+from service.dataset import members
+from service.place import DatasetError
+from service.source import identify
 
 HUGE = 20 * 2**30  # bytes
 SOUND = b"no sound, but nobody listens here"

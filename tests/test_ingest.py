@@ -12,8 +12,8 @@ from melodies import RATE, melody, write
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from index.library import Library
-from service.dataset import AUDIO_EXTENSIONS
 from service.estimate import estimate
+from service.extensions import AUDIO_EXTENSIONS
 from service.ingest import Candidate, Outcome, find_candidates, ingest, made_here
 from service.metadata import MetadataError, MetadataTable, describe
 

@@ -26,7 +26,8 @@ from web import web
 from webhdfs import served
 
 from fingerprint.errors import AudioError
-from service.dataset import DatasetError, place, size_of
+from service.dataset import size_of
+from service.place import DatasetError, place
 from service.workers import Bounds, WorkerError, Workers
 
 Report = tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]

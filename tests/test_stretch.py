@@ -11,9 +11,9 @@ from fingerprint.encoder import Encoder
 from index.database import BESIDE
 from index.significance import MATCH
 from service import listen, stretch
-from service.dataset import OnDisk
 from service.evidence import verify
 from service.listen import Heard, Task
+from service.source import OnDisk
 
 
 def numbers(first: int, last: int) -> np.ndarray:
