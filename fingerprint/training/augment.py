@@ -39,7 +39,11 @@ class Chance:
 
     def below(self, end: Tensor | int, *shape: int) -> Tensor:
         """Whole numbers from 0, below `end` (broadcast)."""
-        return (torch.rand(shape, generator=self._generator, device=self.device) * end).long()
+        # in double precision: in single, places in hours of samples would be rounded, up to the end
+        drawn = torch.rand(
+            shape, generator=self._generator, device=self.device, dtype=torch.float64
+        )
+        return (drawn * end).long()
 
     def rows(self, probability: float, n: int) -> Tensor:
         """Which of n rows something happens to: their numbers."""
