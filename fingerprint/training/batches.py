@@ -102,8 +102,7 @@ class Corpus:
         return sounds.at(chance.below(int(sounds.lengths[0]) - n + 1, rows), n)
 
     def _any_music(self, chance: Chance, rows: int, n: int) -> Tensor:
-        works = chance.pick(self._weight, rows) if rows else torch.empty(0, dtype=torch.long)
-        works = works.to(self.device)
+        works = chance.pick(self._weight, rows)
         first = chance.below(self._music.lengths[works] - n + 1, rows)
         return self._music.at(self._music.starts[works] + first, n)
 
