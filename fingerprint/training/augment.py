@@ -3,7 +3,7 @@
 Sounds are torch tensors [shape=(segments, samples)] on any device, and so are the draws (`Chance`), so
 that a batch can be made again where it was made. Levels are in dB, times in seconds. Rooms are those of
 the corpus or exponentially decaying noise; background is the corpus's ambience, speech and other music,
-or shaped noise.
+or shaped noise. What Earmark is calibrated on is damaged alike, without torch (`benchmarks.damage`).
 """
 
 import math
