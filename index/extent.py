@@ -22,8 +22,8 @@ from index.significance import UNIT
 
 # Similarity above the crowding, in units of `index.significance.UNIT`, as
 # `python -m benchmarks.timeline --likeness --split tune` tells it; docs/decisions/timeline.md.
-ELSEWHERE = -4.2  # mean of pairs of different moments
-EVEN = -1.0  # of pairs that are as likely to be of one moment, under speech, as of two
+ELSEWHERE = -3.9  # mean of pairs of different moments
+EVEN = -0.6  # of pairs that are as likely to be of one moment, under speech, as of two
 LEAST = -2.0  # what one pair, less EVEN, can say against a recording
 # What is lost, from the highest sum so far, where a stretch ends and what follows is another, and what a
 # stretch must say for itself: six reference steps (3 s) of unrelated sound.
