@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
-from fingerprint.view import unaltered
+from fingerprint.view import View, unaltered
 from index.align import SLACK, Found, align_near
-from index.extent import stretches
+from index.extent import CLEAR, stretches
 from index.ladder import climb, excerpts
 from index.question import Question
 from index.refine import LOOKS, refined
 from index.shared import Part, shared_part
-from index.significance import MATCH, REVIEW, Calibration
+from index.significance import MATCH, PRICE, REVIEW, Calibration
 from index.votes import Passage, candidates
 
 
@@ -49,6 +49,9 @@ class Effort(NamedTuple):
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more.
 QUICK = Effort(2, 20, 32, 20_000, 8)
+# Before a closer look, and enough where one recording is heard throughout and nothing beside it.
+FIRST = Effort(2, 40, 32, 20_000, 24)
+THROUGHOUT = 0.75  # share of a block that an alignment explains then
 MOST_BEND = 0.08  # share of the tempo by which an alignment may differ from its hypothesis
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined
 BLOCK = 300  # query steps (30 s) that vote together
@@ -138,7 +141,7 @@ def everything(
             told.append(item)
         return told
 
-    found = settled(alignments(question, effort, least))
+    found = settled(alignments(question, effort, least, lambda item: chance(item) <= MATCH))
     if question.fingerprint.levels is not None and rungs and len(question.snapshot):
         for excerpt in excerpts(question.fingerprint):
             if not any(excerpt.is_mostly_in(item) for item in found if _explains(item)):
@@ -190,28 +193,63 @@ def _once(found: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def alignments(question: Question, effort: Effort, least: float) -> list[Found]:
-    """Alignments of the query as it is that score at least so much, of all its blocks' candidates."""
+def alignments(
+    question: Question, effort: Effort, least: float, certain: Callable[[Found], bool]
+) -> list[Found]:
+    """Alignments of the query as it is that score at least so much, of all its blocks' candidates.
+
+    A block is looked at closely only where a first look finds nothing that is `certain` and clear.
+    """
     found: list[Found] = []
     view = unaltered(question.fingerprint, question.encoder)
+    looks = (FIRST, effort) if effort.compared > FIRST.compared else (effort,)
     for first in range(0, len(view.embeddings) if len(question.snapshot) else 0, BLOCK):
-        steps = slice(first, min(first + BLOCK, len(view.embeddings)), effort.every)
-        (of_block,) = candidates(
-            [Passage(view.embeddings[steps], view.crowding[steps])],
-            QUERY_EVERY * effort.every,
-            question,
-            neighbours=effort.neighbours,
-            probes=effort.probes,
-            compared=effort.compared,
-            most=effort.candidates,
-        )
-        for candidate in of_block:
-            recording, offset = candidate.recording, candidate.offset - first
-            if not any(
-                _leads_to(item, recording, offset, first, steps.stop - first) for item in found
-            ):
-                found += align_near(question, view, recording, offset, least)
+        end = min(first + BLOCK, len(view.embeddings))
+        for look in looks:
+            found += _of_block(question, view, first, end, look, least, found)
+            if any(_is_clear(item, first, end) and certain(item) for item in found):
+                break
     return found
+
+
+def _of_block(
+    question: Question,
+    view: View,
+    first: int,
+    end: int,
+    effort: Effort,
+    least: float,
+    known: Sequence[Found],
+) -> list[Found]:
+    """Alignments of the candidates of query steps first to end (excluded), without those that are known."""
+    steps = slice(first, end, effort.every)
+    (of_block,) = candidates(
+        [Passage(view.embeddings[steps], view.crowding[steps])],
+        QUERY_EVERY * effort.every,
+        question,
+        neighbours=effort.neighbours,
+        probes=effort.probes,
+        compared=effort.compared,
+        most=effort.candidates,
+    )
+    found: list[Found] = []
+    for candidate in of_block:
+        recording, offset = candidate.recording, candidate.offset - first
+        if not any(
+            _leads_to(item, recording, offset, first, end - first) for item in (*known, *found)
+        ):
+            found += align_near(question, view, recording, offset, least)
+    return found
+
+
+def _is_clear(item: Found, first: int, end: int) -> bool:
+    """Whether an alignment explains query steps first to end throughout, and nothing else is heard there."""
+    start, last = item.query_steps()
+    explained = min(last, end) - max(start, first)
+    steps = item.alignment.last - item.alignment.first + 1
+    return (
+        explained >= THROUGHOUT * (end - first) and item.alignment.score >= (CLEAR - PRICE) * steps
+    )
 
 
 def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) -> bool:

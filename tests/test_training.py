@@ -10,9 +10,10 @@ from fingerprint.spectrogram import BANDS
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install earmark[training]")
 
-from fingerprint.training import picture  # noqa: E402
+from fingerprint.training import picture, train  # noqa: E402
 from fingerprint.training.augment import Background, Chance, degrade, warp  # noqa: E402
 from fingerprint.training.batches import WINDOWS, Corpus  # noqa: E402
+from fingerprint.training.model import mean_of  # noqa: E402
 
 
 @pytest.fixture
@@ -57,7 +58,9 @@ def test_the_same_seeds_draw_the_same_damage(sound):
     assert torch.isfinite(picture.normalise(changed, known, inside)).all() and (tempo != 1).any()
 
 
-def test_batches_are_pairs_of_the_same_moments_of_different_works(tmp_path):
+@pytest.fixture
+def corpus(tmp_path):
+    """Four works, and one of each kind of background, as `fingerprint.training.dataset` leaves them."""
     rng = np.random.default_rng(2)
     kinds = ["music"] * 4 + ["noise", "speech", "impulse-response"]
     with (tmp_path / "manifest.csv").open("w", newline="") as file:
@@ -67,7 +70,37 @@ def test_batches_are_pairs_of_the_same_moments_of_different_works(tmp_path):
             rows.writerow([f"{i}", kind])
             sound = rng.standard_normal(8000 * (9 + i)) * 8000 * rng.random(8000 * (9 + i)) ** 4
             np.save(tmp_path / f"{i}.npy", sound.clip(-32768, 32767).astype(np.int16))
-    corpus = Corpus(tmp_path / "manifest.csv", tmp_path)
+    return tmp_path / "manifest.csv", tmp_path
+
+
+def test_training_begins_from_the_mean_weights_of_another(corpus, tmp_path, monkeypatch):
+    def run(checkpoint, *options):
+        words = [
+            "train",
+            *map(str, corpus),
+            str(tmp_path / checkpoint),
+            "--segments",
+            "2",
+            *options,
+        ]
+        monkeypatch.setattr("sys.argv", [*words, "--threads", "1"])
+        train.main()
+        return mean_of(tmp_path / checkpoint)
+
+    before, pairs = run("first.pt", "--steps", "2")
+    after, all_pairs = run("second.pt", "--steps", "1", "--start", str(tmp_path / "first.pt"))
+    assert (pairs, all_pairs) == (2 * 2 * WINDOWS, 3 * 2 * WINDOWS)
+    weights, begun = before.state_dict(), after.state_dict()
+    # a hundredth of the rate, at its beginning, moves no weight by more
+    assert all(
+        torch.allclose(weights[name], begun[name], atol=1e-4)
+        for name in weights
+        if "weight" in name or "bias" in name
+    )
+
+
+def test_batches_are_pairs_of_the_same_moments_of_different_works(corpus):
+    corpus = Corpus(*corpus)
     batch = corpus.batch(Chance("cpu", 1, 2), segments=4, frames=43)
     assert batch.clean.shape == batch.degraded.shape == (4 * WINDOWS, 43, BANDS)
     assert torch.isfinite(batch.degraded).all()

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from fingerprint.convolution import Layer
 from fingerprint.encoder import Encoder
 from fingerprint.training.codebooks import embeddings_of, export
 from fingerprint.training.dataset import music
 from fingerprint.training.model import Encoder as TorchEncoder
-from fingerprint.training.model import Shape
+from fingerprint.training.model import mean_of
 
 
 def layers_of(model: TorchEncoder) -> list[Layer]:
@@ -53,17 +52,8 @@ def layers_of(model: TorchEncoder) -> list[Layer]:
 
 def encoder_of(checkpoint: Path) -> Encoder:
     """The encoder of a checkpoint of training, without codec, background and id."""
-    layers, _ = trained(checkpoint)
-    return Encoder(layers, None, "", None, None)  # type: ignore[arg-type]
-
-
-def trained(checkpoint: Path) -> tuple[list[Layer], int]:
-    """The layers of a checkpoint's mean weights, and the pairs that it has seen."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    average = AveragedModel(TorchEncoder(Shape(**state["shape"])))
-    average.load_state_dict(state["average"])
-    model = average.module.eval()
-    return layers_of(model), state["pairs"]
+    model, _ = mean_of(checkpoint)
+    return Encoder(layers_of(model), None, "", None, None)  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -73,7 +63,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("weights", type=Path)
     args = parser.parse_args()
-    layers, pairs = trained(args.checkpoint)
+    model, pairs = mean_of(args.checkpoint)
+    layers = layers_of(model)
     works = music(args.manifest, args.samples)
     recipe = {"loss": "NT-Xent", "pairs": pairs, "works": len(works)}
     encoder = export(layers, embeddings_of(layers, works), args.weights, recipe)

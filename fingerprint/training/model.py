@@ -1,9 +1,11 @@
 """The encoder as torch trains it. `fingerprint.encoder` runs the same layers without torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fingerprint.convolution import Layer
 
@@ -98,3 +100,11 @@ def start_from(model: Encoder, layers: list[Layer]) -> None:
             norm.eval()
         model.project.weight.copy_(torch.from_numpy(projected.weight).T)
         model.project.bias.copy_(torch.from_numpy(projected.bias))
+
+
+def mean_of(checkpoint: Path) -> tuple[Encoder, int]:
+    """The model of a checkpoint's mean weights, and how many pairs it has seen."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    average = AveragedModel(Encoder(Shape(**state["shape"])))
+    average.load_state_dict(state["average"])
+    return average.module.eval(), state["pairs"]

@@ -1,14 +1,15 @@
 """Contrastive training of the encoder, resumable; the same command on a CPU and on a GPU.
 
-    python -m fingerprint.training.train MANIFEST SAMPLES CHECKPOINT --steps 4000 [--start WEIGHTS]
+    python -m fingerprint.training.train MANIFEST SAMPLES CHECKPOINT --steps 4000 [--start FILE]
 
 What is exported is the mean of the weights over the last steps, which is better than the last ones at any
 step of a constant rate: so there is no schedule to be finished, and training can go on for as long as there
 is time (Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization"; here
 with exponentially falling weight).
 
-With --start, training begins from a shipped weights file instead of from nothing, its batch normalisation
-staying as it was folded into the convolutions: what costs days of CPU need not be done twice.
+With --start, training begins from the mean weights of another training's checkpoint, with an optimiser of its
+own, or from a shipped weights file, whose batch normalisation stays as it was folded into the convolutions:
+what costs days of CPU need not be done twice.
 
 NT-Xent (Chen et al. 2020, "A simple framework for contrastive learning of visual representations",
 eq. 1) between clean and degraded windows, as Chang et al. 2021 ("Neural audio fingerprint") apply it
@@ -29,7 +30,7 @@ from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder as ShippedEncoder
 from fingerprint.training.augment import Chance
 from fingerprint.training.batches import Corpus
-from fingerprint.training.model import Encoder, Shape, start_from
+from fingerprint.training.model import Encoder, Shape, mean_of, start_from
 
 WARM_UP = 100  # steps over which the rate rises
 FORGET = 0.997  # of the mean of the weights, a step: it is that of the last few hundred
@@ -54,8 +55,12 @@ def train(args: argparse.Namespace) -> None:
     torch.backends.cudnn.benchmark = True
     shape = Shape(tuple(args.channels), args.last, args.dimension)
     model = Encoder(shape)
-    if args.start:
+    step = pairs = 0
+    if args.start and args.start.suffix == ".safetensors":
         start_from(model, ShippedEncoder.load(args.start).layers)
+    elif args.start:
+        before, pairs = mean_of(args.start)
+        model.load_state_dict(before.state_dict())
     model.to(device, memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(FORGET), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
@@ -63,7 +68,6 @@ def train(args: argparse.Namespace) -> None:
         optimiser,
         lambda step: min(1.0, (step + 1) / WARM_UP, (args.steps - step) / max(args.cool_down, 1)),
     )
-    step = pairs = 0
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -136,7 +140,7 @@ def main() -> None:
     parser.add_argument("samples", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--start", type=Path, help="weights file to begin from")
+    parser.add_argument("--start", type=Path, help="checkpoint or weights file to begin from")
     parser.add_argument("--segments", type=int, default=64, help="works in a batch")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
