@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerprint.encoder import Encoder
+from index import votes
 from index.align import align
 from index.ladder import excerpts
 from index.library import Library
 from index.question import Question
 from index.recording import Metadata
-from index.search import search
+from index.search import FIRST, THOROUGH, search
 from index.significance import Calibration
 from index.snapshot import Snapshot
 
@@ -74,9 +75,9 @@ def test_a_clip_is_found_where_it_was_cut(library, first):
     assert match.tier == "match"
     assert match.query_start == pytest.approx(0, abs=0.05)
     assert match.query_end == pytest.approx(5.08, abs=0.05)
-    assert match.reference_start == pytest.approx(first * 0.1, abs=0.06)
-    assert match.reference_end == pytest.approx(first * 0.1 + 5.08, abs=0.06)
-    assert match.tempo == pytest.approx(1, abs=0.02)
+    assert match.reference_start == pytest.approx(first * 0.1, abs=0.08)
+    assert match.reference_end == pytest.approx(first * 0.1 + 5.08, abs=0.08)
+    assert match.tempo == pytest.approx(1, abs=0.025)
 
 
 def test_noise_lowers_the_score_and_raises_the_e_value(library):
@@ -131,6 +132,25 @@ def test_a_long_clip_of_one_recording_is_one_match(library):
     assert matches[0].reference_end == pytest.approx(60, abs=0.2)
 
 
+@pytest.mark.parametrize("amount", [0.0, 0.5, 2.2])
+def test_a_clear_clip_is_looked_at_once_and_answered_as_if_it_were_closely(
+    library, amount, monkeypatch
+):
+    compared = []
+
+    def seen(*args, **how):
+        compared.append(how["compared"])
+        return votes.candidates(*args, **how)
+
+    monkeypatch.setattr("index.search.candidates", seen)
+    clip = query(ENCODER, noisy(track(ENCODER, 5, 60)[100:160], 1, amount))
+    matches, _ = library.search(clip)
+    assert compared == [FIRST.compared, THOROUGH.compared][: 2 if amount > 1 else 1]
+    assert [match.recording for match in matches] == ["5"]
+    monkeypatch.setattr("index.search.FIRST", THOROUGH)
+    assert library.search(clip)[0] == matches
+
+
 def test_an_interruption_makes_two_matches_at_one_offset(library):
     x = track(ENCODER, 4, 60).copy()
     x[200:400] = track(ENCODER, 300, 30)[:200]
@@ -148,7 +168,8 @@ def test_what_is_hardly_made_out_beside_a_match_is_part_of_it(library):
     faint = library.search(query(ENCODER, x[:120]))[0]
     assert [match for match in faint if match.tier == "match"] == []
     unrelated = track(ENCODER, 300, 20)[:150]
-    (match,) = library.search(query(ENCODER, np.concatenate([unrelated, x])))[0]
+    matches, _ = library.search(query(ENCODER, np.concatenate([unrelated, x])), max_e_value=1e-6)
+    (match,) = matches
     assert match.recording == "4"
     assert match.query_start == pytest.approx(15.6, abs=0.8)
 
