@@ -158,19 +158,22 @@ def grow(
     library: Library, known: Sequence[Fingerprint], simulation: Simulation, size: int, until: float
 ) -> Iterator[Spent]:
     """Add recordings until there are so many or it is late, then compact; yields after each commit."""
-    have = library.info()["recordings"]
+    number = have = library.info()["recordings"]
     with tqdm(total=size, initial=have, desc="recordings", disable=None) as bar:
-        for first in range(have, size, BATCH):
+        while have < size:
             if time.monotonic() > until:
                 return
-            numbers = range(first, min(first + BATCH, size))
+            # two that are mixed alike are one recording: it takes a few more
+            numbers = range(number, number + min(BATCH, size - have))
             batch = [known[i] if i < len(known) else simulation.recording(i) for i in numbers]
             started = time.process_time()
             with library.writer() as writer:
-                for number, made in zip(numbers, batch, strict=True):
-                    writer.add(made, metadata(number))
-            yield Spent(len(batch), adding=time.process_time() - started)
-            bar.update(len(batch))
+                new = sum(
+                    writer.add(made, metadata(i))[1] for i, made in zip(numbers, batch, strict=True)
+                )
+            yield Spent(new, adding=time.process_time() - started)
+            number, have = numbers.stop, have + new
+            bar.update(new)
     started = time.process_time()
     for _ in compact(library):
         pass
