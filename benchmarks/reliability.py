@@ -1,7 +1,7 @@
 """Stated E-values against observed counts, on music that neither encoder nor fit has seen.
 
-    python -m benchmarks.reliability --folder FOLDER [--clips 20000] [--ladder-clips 2000] [--plot FILE.svg]
-                                     [--libraries 100 1000 100000]
+    python -m benchmarks.reliability --folder FOLDER [--libraries 100 1000 100000] [--clips 2000 20000 1000]
+        [--ladder-libraries 100 1000] [--ladder-clips 500 2000] [--plot FILE.svg]
 
 Clips of the report packages, half of them damaged, are looked for in libraries in which they are not: each
 half of the packages in libraries of the other half's works, filled up with the train packages' works and,
@@ -10,8 +10,8 @@ related music, which is counted apart by the rule of `index.chance`. Printed, an
 recordings were found with an E-value of at most 1, 0.1, 0.01 and 0.001, over the number stated, with its
 95 % interval (works drawn with replacement); and how many absent clips had a match.
 
-What was found is noted in FOLDER as it goes, and a run that was stopped goes on from there. --clips is the
-number of clips in all; each is put to all libraries.
+What was found is noted in FOLDER as it goes, and a run that was stopped goes on from there. --clips says how
+many are put to each of the libraries, of all lengths together; the first of them are the same.
 """
 
 import argparse
@@ -353,23 +353,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, required=True, help="where what was found is noted")
     parser.add_argument("--encoder", type=Path, help="weights; default: those that ship")
-    parser.add_argument("--clips", type=int, default=20_000, help="in all, without the ladder")
-    parser.add_argument("--ladder-clips", type=int, default=2_000, help="in all, with the ladder")
     parser.add_argument("--libraries", type=int, nargs="+", default=[100, 1000, 100_000])
+    parser.add_argument("--clips", type=int, nargs="+", default=[2000, 20_000, 1000])
     parser.add_argument("--ladder-libraries", type=int, nargs="*", default=[100, 1000])
+    parser.add_argument("--ladder-clips", type=int, nargs="*", default=[500, 2000])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
-    clips = clips_of(max(args.clips, args.ladder_clips), args.seed)
+    asking = {
+        Setting(recordings, ladder): count
+        for ladder, sizes, counts in (
+            (False, args.libraries, args.clips),
+            (True, args.ladder_libraries, args.ladder_clips),
+        )
+        for recordings, count in sorted(zip(sizes, counts, strict=True))
+    }
+    clips = clips_of(max(asking.values()), args.seed)
     journal = Journal(args.folder / f"found-{encoder.id}-{args.seed}.jsonl")
-    asked: dict[Setting, list[Clip]] = {}
-    for ladder, count, sizes in (
-        (False, args.clips, args.libraries),
-        (True, args.ladder_clips, args.ladder_libraries),
-    ):
-        for recordings in sorted(sizes):
-            asked[Setting(recordings, ladder)] = [it for it in clips if it.number < count]
+    asked = {
+        setting: [it for it in clips if it.number < count] for setting, count in asking.items()
+    }
     noted = {(it["recordings"], it["ladder"], it["number"]) for it in journal.entries}
     left = {
         it: [clip for clip in some if (it.recordings, it.ladder, clip.number) not in noted]
