@@ -8,7 +8,8 @@ Half of the report split is a rightsholder's catalogue, the other half is what e
 Files are originals, copies re-encoded by Opus at 75 kbit/s, sped up, cut to 30 s, with 30 s of a work inside
 90 s of other music, two works mixed, unrelated, copies of other files, and broken in twenty ways; they are
 dealt out to a folder, zip, tar, tar.gz, tar.zst, WebDataset and Parquet files. A scan is right about a file
-if it names the works that are in it, or recordings that are the same (the corpora's groups), and no other.
+if it names the works that are in it, or recordings that are the same (the corpora's groups), and no other. Of
+every other recording that it names is told whether a work of the file has audio in common with it (`truth`).
 
 Then: the scan killed at random instants and resumed, whose tables have to be those of the undisturbed one;
 probed; and the CPU time of scanning and of probing 160 kbit/s Ogg Vorbis files beside that of decoding them.
@@ -26,7 +27,7 @@ import tarfile
 import time
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ from benchmarks.codecs import Samples
 from benchmarks.degrade import RATE, Sources, Speed, Trace, rng_for, to_rate
 from benchmarks.plan import Size
 from benchmarks.run import Corpus, gather, plan_of
-from fingerprint.audio import open_audio
+from benchmarks.truth import Cut, Truth
+from fingerprint.audio import open_audio, read_audio
 from service.journal import FILE as JOURNAL
 from service.scans import files_heard
 
@@ -64,6 +66,9 @@ KINDS = (
 )
 ROOT = Path(__file__).parents[1]
 START = "from service.cli import main; main(prog_name='earmark')"
+COMPARED = (
+    3.0  # s, at most, of a recording named wrongly that are looked for at once in the file's works
+)
 _SHARD = 40  # files in each container
 TABLES = ("files.csv", "segments.csv", "errors.csv")
 
@@ -89,7 +94,8 @@ class Tally:
     named: int = 0
     failed: int = 0
     missed: list[tuple[str, str]] = field(default_factory=list)  # file and work
-    wrong: list[tuple[str, str]] = field(default_factory=list)  # file and recording named
+    # file, recording named, and whether a work of the file has some of the same audio
+    wrong: list[tuple[str, str, bool]] = field(default_factory=list)
 
 
 class Maker:
@@ -322,30 +328,54 @@ def wait_for(process: "subprocess.Popen[bytes]", journal: Path, files: int, dela
 
 
 def score(
-    report: Path, where: dict[tuple[str, str | None], Made], group: dict[str, str]
+    report: Path,
+    where: dict[tuple[str, str | None], Made],
+    group: dict[str, str],
+    audio: Mapping[str, Path],
 ) -> dict[str, Tally]:
     """How a scan did, by kind of file. `group` names works that are the same recording alike."""
-    named: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    named: dict[tuple[str, str | None], dict[str, list[Cut]]] = defaultdict(dict)
     for row in pq.read_table(report / "segments.parquet").to_pylist():
         if row["tier"] == "match":
-            named[row["file"], row["member"]].add(group.get(row["recording"], row["recording"]))
+            work = group.get(row["recording"], row["recording"])
+            named[row["file"], row["member"]].setdefault(work, []).extend(_cuts(row))
     tallies = {kind: Tally() for kind in KINDS}
     for row in pq.read_table(report / "files.parquet").to_pylist():
         place = row["file"], row["member"]
         made = where.pop(place)
         there = {group[work] for work in made.works}
+        told = named[place]
         tally = tallies[made.kind]
         tally.files += 1
         tally.failed += row["status"] == "failed"
         tally.present += len(there)
-        tally.found += len(there & named[place])
-        tally.right += len(there & named[place])
-        tally.named += len(named[place])
-        tally.missed += [(made.name, work) for work in sorted(there - named[place])]
-        tally.wrong += [(made.name, work) for work in sorted(named[place] - there)]
+        tally.found += len(there & told.keys())
+        tally.right += len(there & told.keys())
+        tally.named += len(told)
+        tally.missed += [(made.name, work) for work in sorted(there - told.keys())]
+        tally.wrong += [
+            (made.name, work, _is_heard_in(told[work], made.works, audio))
+            for work in sorted(told.keys() - there)
+        ]
     if where:
         raise SystemExit(f"{len(where)} files were not counted: {sorted(map(str, where))[:5]}")
     return tallies
+
+
+def _cuts(segment: Mapping[str, Any]) -> list[Cut]:
+    """What a segment says is heard of a recording, in pieces."""
+    start, end = segment["reference_start"], segment["reference_end"]
+    seconds = min(end - start, COMPARED)
+    starts = np.arange(start, end - seconds + 0.01, seconds)
+    return [Cut(segment["recording"], float(at), seconds) for at in starts]
+
+
+def _is_heard_in(cuts: Sequence[Cut], works: Sequence[str], audio: Mapping[str, Path]) -> bool:
+    """Whether one of these works has the audio of a cut of another recording, by the waveform."""
+    truth = Truth()
+    for work in {cuts[0].recording, *works}:
+        truth.add(work, read_audio(audio[work]))
+    return any(place.recording in works for places in truth.places(cuts) for place in places)
 
 
 def cpu_of_children(work: Callable[[], object]) -> float:
@@ -488,7 +518,7 @@ def main(
     for report, options in zip(reports, ((), ("--probe",)), strict=True):
         shutil.rmtree(report, ignore_errors=True)
         earmark(library, "scan", dataset, "--report", report, *options)
-    tallies, probed = (score(report, dict(where), group) for report in reports)
+    tallies, probed = (score(report, dict(where), group, corpus.audio) for report in reports)
     lines = list(table(tallies, probed))
     result["summary"] = json.loads((folder / "report" / "summary.json").read_text())
     result["summary"].pop("dataset")
