@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.errors import AudioError
+from fingerprint.errors import AudioError, reason_of
 
 if TYPE_CHECKING:
     from av.audio.fifo import AudioFifo
@@ -329,7 +329,7 @@ class AudioStream:
                     decoded = True
                     yield frame
         if not decoded and (self._stated_seconds or self._problem):
-            reason = _reason(self._problem) if self._problem else "the file is cut off"
+            reason = reason_of(self._problem) if self._problem else "the file is cut off"
             raise AudioError(
                 "undecodable",
                 f"{self.name}: no sound can be decoded ({reason}); copy or download it again",
@@ -402,7 +402,7 @@ def _open_container(file: BinaryIO, name: str) -> "InputContainer":
     except Exception as error:  # as in `AudioStream._frames`
         raise AudioError(
             "undecodable",
-            f"{name}: is not a sound file that can be read ({_reason(error)}); "
+            f"{name}: is not a sound file that can be read ({reason_of(error)}); "
             "if it should be one, copy it again or convert it to FLAC",
         ) from error
 
@@ -528,10 +528,6 @@ def _text(value: str) -> str:
         value = value.encode(errors="surrogateescape").decode("cp1252", "replace")
     words = "".join(c if c.isprintable() else " " for c in value[:_LONGEST_TAG]).split()
     return " ".join(words)
-
-
-def _reason(problem: Exception) -> str:
-    return getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
 
 
 def _too_large(name: str, max_bytes: int) -> AudioError:

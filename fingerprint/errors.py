@@ -17,6 +17,11 @@ class EarmarkError(Exception):
     """Root of Earmark's errors; `str(error)` is one line: what is wrong, where, what to do."""
 
 
+def reason_of(error: BaseException) -> str:
+    """What an error of a library or of the system says of itself."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 class AudioError(EarmarkError):
     """Audio that cannot be used.
 

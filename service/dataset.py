@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from fingerprint.errors import reason_of
 from service.archives import tar_members, zip_members
 from service.extensions import is_closed, is_container, is_manifest, is_sound
 from service.manifests import manifest_members
@@ -23,7 +24,7 @@ from service.parquet import NoSounds, parquet_members
 from service.place import DatasetError, Place, bytes_of, is_folder
 from service.source import OnDisk
 from service.url import Url
-from service.wording import as_text, reason_of
+from service.wording import as_text
 
 _NOT_LOOKED_INTO = (
     "is an archive of a kind that is not looked into; unpack it, or pack it as tar or zip"

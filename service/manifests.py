@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from fingerprint.errors import reason_of
 from service.labels import labels_of, path_of
 from service.member import Member, bad, named
 from service.place import DatasetError, Place, bytes_of, unpacked
-from service.wording import as_text, reason_of
+from service.wording import as_text
 
 _MOST_LINE = 2**20  # characters of a manifest's line
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from fingerprint.errors import AudioError
+from fingerprint.errors import AudioError, reason_of
 from service.place import Place
 from service.url import Unreachable, Url
-from service.wording import as_text, reason_of
+from service.wording import as_text
 
 if TYPE_CHECKING:
     from fingerprint.audio import Limits

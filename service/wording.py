@@ -87,11 +87,6 @@ def as_text(name: str | Path) -> str:
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", str(name))
 
 
-def reason_of(error: BaseException) -> str:
-    """What an error says of itself."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:
     """Left-aligned columns, as wide as their widest cell; wide (CJK) characters count double."""
     lines = [[printable(cell) for cell in row] for row in (header, *rows)]
