@@ -27,6 +27,9 @@ CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
 # before it is believed: keeps a clip of five seconds from having a tempo by accident.
 CREEP_DOUBT = 150.0
 
+# Share by which a tempo may differ from its hypothesis's, which an alignment follows by itself.
+MOST_BEND = 0.08
+
 SLACK = 3  # query steps to either side of a candidate's offset that an alignment may use…
 DRIFT = 0.03  # …and more, by this share of what query and recording overlap…
 MOST_SLACK = 40  # …up to these 4 s

@@ -15,15 +15,13 @@ from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER, UNALTERED, Hypothesis
 from fingerprint.spectrogram import FRAME_RATE
 from fingerprint.view import unaltered, under
-from index.align import align_near
+from index.align import MOST_BEND, align_near
 from index.question import Question
 from index.segment import Codes
 from index.significance import Calibration
 from index.snapshot import Snapshot
 
 MARGIN = 3.0  # s kept at either side of a match
-# A tempo nearer to 1 than this is what an alignment of the query as it is follows by itself.
-BENT = 0.08
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def weigh(
     Raises ValueError for an altered excerpt that keeps no levels.
     """
     question = Question(part, Snapshot.of([codes], encoder.codec), encoder)
-    as_it_is = said.pitch_semitones == 0 and abs(said.tempo - 1) <= BENT
+    as_it_is = said.pitch_semitones == 0 and abs(said.tempo - 1) <= MOST_BEND
     hypothesis = UNALTERED if as_it_is else Hypothesis(said.tempo, said.pitch_semitones)
     view = unaltered(part, encoder) if as_it_is else under(hypothesis, part, encoder)
     step = encoder.step * REFERENCE_EVERY

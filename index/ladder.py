@@ -18,15 +18,12 @@ from fingerprint.fingerprint import Fingerprint
 from fingerprint.hypotheses import Hypothesis
 from index.align import Found, align_near
 from index.question import Question
-from index.votes import Candidate, Passage, candidates
+from index.votes import Candidate, Effort, Passage, candidates
 
 # Chosen on the tune packages; docs/decisions/ladder.md says what with.
-SCREEN_EVERY = 2  # query steps from one embedding to the next in screening
-NEIGHBOURS = 20  # stored embeddings that vote for each of the excerpt's
-PROBES = 32  # of the index's 1,024 lists: hold 75 to 97 % of what is sought on the right rung
-COMPARED = 20_000  # stored embeddings that each of the excerpt's is compared with, at most
+# Screening: 32 lists hold 51 to 97 % of what is sought on the right rung.
+SCREEN = Effort(2, 20, 32, 20_000, 4)
 SLOPES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.13)
-KEPT = 4  # candidates kept of one rung
 AT_ONCE = 16  # rungs screened before candidates are looked at
 EAGER = 3  # candidates aligned then, before the ladder goes on
 LAST = 12  # candidates aligned when it has ended
@@ -93,19 +90,10 @@ def _screen(
     """The candidates of most votes under each rung, with the rung along their slope."""
 
     def under(rung: Hypothesis) -> Passage:
-        view = question.view(rung, *excerpt, every=SCREEN_EVERY)
+        view = question.view(rung, *excerpt, every=SCREEN.every)
         return Passage(view.embeddings, view.crowding)
 
-    found = candidates(
-        list(pool().map(under, rungs)),
-        SCREEN_EVERY,
-        question,
-        neighbours=NEIGHBOURS,
-        probes=PROBES,
-        compared=COMPARED,
-        slopes=SLOPES,
-        most=KEPT,
-    )
+    found = candidates(list(pool().map(under, rungs)), question, SCREEN, SLOPES)
     return [
         (one, Hypothesis(rung.tempo * one.slope, rung.pitch))
         for rung, of_it in zip(rungs, found, strict=True)

@@ -47,11 +47,12 @@ from index.key import Key
 from index.places import Places
 from index.question import Question
 from index.recording import Recording
-from index.search import THOROUGH, Effort, Match, search
+from index.search import THOROUGH, Match, search
 from index.segment import Codes, Segment
 from index.segments import Mapped, Segments
 from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
+from index.votes import Effort
 
 if TYPE_CHECKING:
     from index.cluster import Shards
@@ -156,10 +157,10 @@ class Library:
         finally:
             catalogued.engine.dispose()
 
-    def refresh(self) -> Snapshot:
-        """The newest committed state, read only if there is a newer one than that in memory."""
-        with self._current() as (_, snapshot):
-            return snapshot
+    def refresh(self, owner: str | None = None) -> Snapshot:
+        """The newest committed state, or what `owner` sees of it; read only if there is a newer one."""
+        with self._current() as (connection, snapshot):
+            return snapshot if owner is None else self._seen_by(owner, snapshot, connection)
 
     def search(
         self,

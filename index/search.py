@@ -11,48 +11,29 @@ other hypotheses, and what it finds is aligned and judged in the same way.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
+from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.view import View, unaltered
-from index.align import SLACK, Found, align_near
-from index.extent import CLEAR, stretches
+from index.align import MOST_BEND, SLACK, Found, align_near
+from index.extent import stretches
 from index.ladder import climb, excerpts
 from index.question import Question
 from index.refine import LOOKS, refined
 from index.shared import Part, shared_part
-from index.significance import MATCH, PRICE, REVIEW, Calibration
-from index.votes import Passage, candidates
-
-
-class Effort(NamedTuple):
-    """How closely a query as it is is looked at, for candidates.
-
-    Attributes
-    ----------
-    every : query steps from one embedding that votes to the next
-    neighbours : stored embeddings that vote for each of them
-    probes : of the index's 1,024 lists
-    compared : stored embeddings that each is compared with, at most
-    candidates : (recording, offset) pairs that are aligned for each block
-    """
-
-    every: int
-    neighbours: int
-    probes: int
-    compared: int
-    candidates: int
-
+from index.significance import MATCH, REVIEW, Calibration
+from index.votes import Effort, Passage, candidates
 
 # 128 lists hold 96 % of what is sought under noise of 0 dB.
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more.
 QUICK = Effort(2, 20, 32, 20_000, 8)
-# Before a closer look, and enough where one recording is heard throughout and nothing beside it.
+# Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
+# then explains that share of a block, and its steps say so much on average (the same moment weighs about 9,
+# under speech less than 1: docs/decisions/timeline.md).
 FIRST = Effort(2, 40, 32, 20_000, 24)
-THROUGHOUT = 0.75  # share of a block that an alignment explains then
-MOST_BEND = 0.08  # share of the tempo by which an alignment may differ from its hypothesis
+THROUGHOUT = 0.75
+CLEARLY = 5.0
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined
 BLOCK = 300  # query steps (30 s) that vote together
 
@@ -108,9 +89,10 @@ def search(
     if calibration.altered is None:
         rungs = ()
     least = calibration.score(max_e_value, *question.size)
+    certain = min(gate, max_e_value)
     return [
         _match(found, first, last, tier, shared, question)
-        for found in everything(question, rungs, chance, max_e_value, effort, least)
+        for found in everything(question, rungs, chance, max_e_value, certain, effort, least)
         for tier, shared in [_tier(found, question, calibration, gate)]
         for first, last in found.stretches
     ]
@@ -121,46 +103,53 @@ def everything(
     rungs: Sequence[Hypothesis],
     chance: Callable[[Found], float],
     max_e_value: float,
+    certain: float = MATCH,
     effort: Effort = THOROUGH,
     least: float = 0.0,
 ) -> list[Found]:
     """Alignments of E-value max_e_value or less, judged by `chance`, best first.
 
     Those of the query as it is and, of the excerpts which these leave unexplained, those under the rungs.
-    least : score under which no alignment of the query as it is can have that E-value
+
+    certain : E-value up to which nothing else is sought where a match is
+    least : score under which no alignment of the query as it is can have max_e_value
     """
 
-    def settled(found: Iterable[Found]) -> list[Found]:
-        judged = [replace(item, e_value=chance(item)) for item in found]
+    def is_certain(item: Found) -> bool:
+        return chance(item) <= certain
+
+    def explains(item: Found) -> bool:
+        """Whether it leaves nothing to be asked: a bent alignment may be part of an altered copy's."""
+        sought = 1.0 if item.hypotheses == 1 else item.view.hypothesis.tempo
+        return item.e_value <= certain and abs(item.tempo / sought - 1) <= MOST_BEND
+
+    def refine(items: Iterable[Found], which: Callable[[Found], bool]) -> list[Found]:
+        """With tempo and pitch of those, few of one passage."""
         told: list[Found] = []
-        for item in distinct(item for item in judged if item.e_value <= max_e_value):
-            if _explains(item):
-                if sum(_same_seconds(item, other) for other in told) < REFINED:
-                    item = _refined(item, question, chance)
-                item = _followed(item, question)
+        for item in items:
+            if which(item) and sum(_same_seconds(item, other) for other in told) < REFINED:
+                item = _refined(item, question, chance)
             told.append(item)
         return told
 
-    found = settled(alignments(question, effort, least, lambda item: chance(item) <= MATCH))
+    def settled(found: Iterable[Found]) -> list[Found]:
+        judged = [replace(item, e_value=chance(item)) for item in found]
+        told = distinct(item for item in judged if item.e_value <= max_e_value)
+        return [
+            _followed(item, question) if explains(item) else item for item in refine(told, explains)
+        ]
+
+    found = settled(alignments(question, effort, least, is_certain))
     if question.fingerprint.levels is not None and rungs and len(question.snapshot):
         for excerpt in excerpts(question.fingerprint):
-            if not any(excerpt.is_mostly_in(item) for item in found if _explains(item)):
-                found += settled(
-                    climb(question, excerpt, rungs, lambda item: chance(item) <= MATCH)
-                )
+            if not any(excerpt.is_mostly_in(item) for item in found if explains(item)):
+                found += settled(climb(question, excerpt, rungs, is_certain))
     # what is weak or bent may be a better match under the ladder: it is refined if nothing was better
     told = distinct(
-        _refined(item, question, chance) if item.e_value <= REVIEW and not _explains(item) else item
-        for item in distinct(found)
+        refine(distinct(found), lambda item: item.e_value <= REVIEW and not explains(item))
     )
     followed = [item if item.stretches else _followed(item, question) for item in told]
     return _once(sorted(followed, key=lambda item: item.e_value))
-
-
-def _explains(found: Found) -> bool:
-    """Whether a match leaves nothing to be asked: a bent alignment may be part of an altered copy's."""
-    sought = 1.0 if found.hypotheses == 1 else found.view.hypothesis.tempo
-    return found.e_value <= MATCH and abs(found.tempo / sought - 1) <= MOST_BEND
 
 
 def _refined(found: Found, question: Question, chance: Callable[[Found], float]) -> Found:
@@ -224,13 +213,7 @@ def _of_block(
     """Alignments of the candidates of query steps first to end (excluded), without those that are known."""
     steps = slice(first, end, effort.every)
     (of_block,) = candidates(
-        [Passage(view.embeddings[steps], view.crowding[steps])],
-        QUERY_EVERY * effort.every,
-        question,
-        neighbours=effort.neighbours,
-        probes=effort.probes,
-        compared=effort.compared,
-        most=effort.candidates,
+        [Passage(view.embeddings[steps], view.crowding[steps])], question, effort
     )
     found: list[Found] = []
     for candidate in of_block:
@@ -243,13 +226,11 @@ def _of_block(
 
 
 def _is_clear(item: Found, first: int, end: int) -> bool:
-    """Whether an alignment explains query steps first to end throughout, and nothing else is heard there."""
+    """Whether an alignment explains most of query steps first to end, and nothing else is heard in it."""
     start, last = item.query_steps()
     explained = min(last, end) - max(start, first)
     steps = item.alignment.last - item.alignment.first + 1
-    return (
-        explained >= THROUGHOUT * (end - first) and item.alignment.score >= (CLEAR - PRICE) * steps
-    )
+    return explained >= THROUGHOUT * (end - first) and item.alignment.score >= CLEARLY * steps
 
 
 def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) -> bool:

@@ -15,16 +15,13 @@ from index.align import Found, align_near
 from index.question import Question
 from index.significance import MATCH, Calibration
 from index.stored import as_query
-from index.votes import Passage, candidates
+from index.votes import Effort, Passage, candidates
 
 AROUND = 20  # reference steps (10 s) at either side, by which a copy is told from shared material
 SAME = 0.8  # share of a stretch and its surroundings that a copy has too
 LONGEST = 240  # reference steps (2 min) of a match that are looked for: what is longer is no loop
 # What is nearly identical is among the nearest, in few lists; if very many have it, some are found.
-NEIGHBOURS = 40
-PROBES = 16
-COMPARED = 20_000
-CANDIDATES = 8
+ELSEWHERE = Effort(REFERENCE_EVERY, 40, 16, 20_000, 8)
 
 
 class Part(NamedTuple):
@@ -69,15 +66,7 @@ def _elsewhere(
     view = unaltered(around.fingerprint, question.encoder)
     matched = stored[first - begin : last + 1 - begin]
     looked_at: set[int] = {recording}
-    (elsewhere,) = candidates(
-        [Passage(matched, codec.crowding(matched))],
-        REFERENCE_EVERY,
-        question,
-        neighbours=NEIGHBOURS,
-        probes=PROBES,
-        compared=COMPARED,
-        most=CANDIDATES,
-    )
+    (elsewhere,) = candidates([Passage(matched, codec.crowding(matched))], question, ELSEWHERE)
     for candidate in elsewhere:
         other = candidate.recording
         if other in looked_at:
@@ -85,6 +74,7 @@ def _elsewhere(
         looked_at.add(other)
         offset = candidate.offset - REFERENCE_EVERY * (first - begin)
         best = next(align_near(around, view, other, offset), None)
+        # by the chance of clips, which states a little more than that of stored codes
         if best is None or calibration.e_value(best.score, *around.size) > MATCH:
             continue
         # both begin and end somewhere: what of the surroundings the other recording could have at all

@@ -26,10 +26,29 @@ MANY = 128  # stored embeddings that vote for one of the query's whose neighbour
 NEAR = 0.3  # the nearest exceeds the crowding by so much,
 ALIKE = 0.8  # and the last by this share of that
 SHARED = 10  # so many embeddings, or half of a query's, make a shared passage
-OF_ONE = 4  # offsets of one recording that are candidates at a time
+OF_ONE = 4  # candidates of one recording at a time: pairs of an offset and a slope
 TIED = (
     0.3  # share of the votes that a shared passage has to give that makes its recordings candidates
 )
+
+
+class Effort(NamedTuple):
+    """How closely a query is looked at, for candidates.
+
+    Attributes
+    ----------
+    every : query steps from one embedding that votes to the next
+    neighbours : stored embeddings that vote for each of them
+    probes : of the index's 1,024 lists
+    compared : stored embeddings that each is compared with, at most
+    candidates : (recording, offset) pairs of most votes that are told of a passage
+    """
+
+    every: int
+    neighbours: int
+    probes: int
+    compared: int
+    candidates: int
 
 
 class Candidate(NamedTuple):
@@ -53,26 +72,20 @@ class Passage(NamedTuple):
 
 def candidates(
     passages: Sequence[Passage],
-    every: int,
     question: Question,
-    *,
-    neighbours: int,
-    probes: int,
-    compared: int,
+    effort: Effort,
     slopes: tuple[float, ...] = (1.0,),
-    most: int,
 ) -> list[list[Candidate]]:
-    """The `most` candidates of most votes of each passage, best first; more where it is many recordings'.
+    """The candidates of most votes of each passage, best first; more where it is many recordings'.
 
-    A passage's embeddings lie `every` query steps apart; each has `neighbours` voters, from the `probes`
-    lists of the index that are nearest to it, or from `compared` stored ones.
+    A passage's embeddings lie `effort.every` query steps apart.
     """
 
     def nearest(of: Sequence[Passage], count: int) -> list[Nearest]:
         embeddings = [passage.embeddings for passage in of]
-        return question.snapshot.nearest_to_each(embeddings, count, probes, compared)
+        return question.snapshot.nearest_to_each(embeddings, count, effort.probes, effort.compared)
 
-    voters = nearest(passages, neighbours)
+    voters = nearest(passages, effort.neighbours)
     given = [
         _shared(similarity, passage.crowding)
         for passage, (similarity, _) in zip(passages, voters, strict=True)
@@ -84,7 +97,7 @@ def candidates(
             voters[number] = of_it
 
     def chosen(passage: Passage, voters: Nearest, given: float) -> list[Candidate]:
-        return _chosen(passage, voters, given, every, question, slopes, most)
+        return _chosen(passage, voters, given, question, effort, slopes)
 
     return list(pool().map(chosen, passages, voters, given))
 
@@ -93,10 +106,9 @@ def _chosen(
     passage: Passage,
     voters: Nearest,
     given: float,
-    every: int,
     question: Question,
+    effort: Effort,
     slopes: tuple[float, ...],
-    most: int,
 ) -> list[Candidate]:
     """A passage's candidates; `given` is what a shared passage gives to each recording that has it."""
     similarity, numbers = voters
@@ -107,7 +119,7 @@ def _chosen(
     at = REFERENCE_EVERY * (numbers[valid] - question.snapshot.starts[recording])
     ballots = []
     for slope in slopes:
-        offset = at - np.round(slope * every * step).astype(np.int64)
+        offset = at - np.round(slope * effort.every * step).astype(np.int64)
         ballots.append(_vote(recording, offset, weight))
     votes = np.concatenate([ballot[0] for ballot in ballots])
     slope_of = np.repeat(slopes, [len(ballot[0]) for ballot in ballots])
@@ -117,7 +129,7 @@ def _chosen(
     offsets: Counter[int] = Counter()
     for i in np.argsort(-votes, kind="stable"):
         one = Candidate(float(votes[i]), int(recordings[i]), int(places[i]), float(slope_of[i]))
-        if len(chosen) >= most and not (given and one.votes >= TIED * given):
+        if len(chosen) >= effort.candidates and not (given and one.votes >= TIED * given):
             break
         offsets[one.recording] += 1
         if offsets[one.recording] <= OF_ONE:

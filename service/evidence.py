@@ -101,6 +101,7 @@ def write_evidence(
     library: Library,
     folder: Path,
     *,
+    owner: str | None = None,
     begins: float = 0.0,
     earlier: int = 0,
 ) -> list[Path | None]:
@@ -109,11 +110,12 @@ def write_evidence(
     There is none (None) of a recording that was removed since. Raises EvidenceError where the folder
     cannot be written.
 
+    owner : who asked, if not all of the library answered
     begins : second of the clip at which what was fingerprinted begins
     earlier : matches of this clip that have evidence already
     """
     try:
-        return _write(clip, made, matches, library, folder, begins, earlier)
+        return _write(clip, made, matches, library, folder, owner, begins, earlier)
     except OSError as error:
         raise EvidenceError(f"{folder}: evidence cannot be written ({error.strerror})") from error
 
@@ -124,15 +126,16 @@ def _write(
     matches: Sequence[Match],
     library: Library,
     folder: Path,
+    owner: str | None,
     begins: float,
     earlier: int,
 ) -> list[Path | None]:
     folder.mkdir(parents=True, exist_ok=True)
-    info = library.info()
+    info, embeddings = library.info(), len(library.refresh(owner))
     pages: list[Path | None] = []
     for number, match in enumerate(matches, start=earlier + 1):
         try:
-            evidence, weighed = gather(clip, made, match, library, info, begins)
+            evidence, weighed = gather(clip, made, match, library, info, embeddings, begins)
         except KeyError:
             pages.append(None)
             continue
@@ -150,9 +153,13 @@ def gather(
     match: Match,
     library: Library,
     info: dict[str, Any],
+    embeddings: int,
     begins: float = 0.0,
 ) -> tuple[Evidence, Weighed]:
-    """The evidence for a match, and what it was weighed to be. Raises KeyError without the recording."""
+    """The evidence for a match, and what it was weighed to be. Raises KeyError without the recording.
+
+    embeddings : of what answered
+    """
     part, start = excerpt(made, match.query_start - begins, match.query_end - begins)
     codes, first = library.codes(
         match.recording, match.reference_start - MARGIN, match.reference_end + MARGIN
@@ -167,7 +174,7 @@ def gather(
         encoder=made.encoder,
         snapshot=info["snapshot"],
         audit=info["audit"],
-        library_embeddings=info["embeddings"],
+        library_embeddings=embeddings,
         query_embeddings=len(made.embeddings),
         calibration=asdict(library.calibration),
         excerpt_start=begins + start,
@@ -311,7 +318,7 @@ def picture(
 
     Raises KeyError if the recording is not there any more.
     """
-    _, weighed = gather("", made, match, library, library.info())
+    _, weighed = gather("", made, match, library, library.info(), len(library.refresh()))
     return _png(_shades(weighed.similarity, 0.0)), _line(weighed)
 
 

@@ -20,9 +20,10 @@ from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint_sample
 from index.errors import LibraryError
 from index.evidence import MARGIN, excerpt
 from index.library import Library
-from index.search import QUICK, THOROUGH, Effort
+from index.search import QUICK, THOROUGH
 from index.search import Match as Found
 from index.significance import REVIEW
+from index.votes import Effort
 from service.decoy import mirrored
 from service.evidence import write_evidence
 from service.query import ClipError, match_of
@@ -228,7 +229,14 @@ def _with_evidence(
     folder = ears.task.evidence
     assert folder is not None
     pages = write_evidence(
-        made.source, made, segments, ears.library, folder, begins=begins, earlier=earlier
+        made.source,
+        made,
+        segments,
+        ears.library,
+        folder,
+        owner=ears.task.owner,
+        begins=begins,
+        earlier=earlier,
     )
     return [
         segment.model_copy(update={"evidence": f"{EVIDENCE}/{page.name}" if page else None})

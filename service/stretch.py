@@ -60,9 +60,9 @@ def _place(segment: Segment, second: float) -> float:
 
 
 def _as_one(one: Segment, other: Segment) -> Segment:
-    """The stronger of two, over what both cover."""
+    """The stronger of two, a `match` before one for review, over what both cover."""
     first, last = sorted((one, other), key=lambda it: it.query_start)
-    return min(one, other, key=lambda it: it.e_value).model_copy(
+    return min(one, other, key=lambda it: (it.tier != "match", it.e_value)).model_copy(
         update={
             "query_start": first.query_start,
             "query_end": max(first.query_end, last.query_end),

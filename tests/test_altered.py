@@ -162,7 +162,8 @@ def test_a_cross_fade_is_two_works_at_once_each_at_its_own_tempo(library):
     assert found["1"].pitch_semitones == pytest.approx(12 * np.log2(0.94), abs=0.2)
     assert found["6"].pitch_semitones == pytest.approx(12 * np.log2(1.06), abs=0.2)
     begins, ends = (len(first) - fade) / RATE, len(first) / RATE
-    assert found["1"].query_start == 0 and begins < found["1"].query_end <= ends + 0.5
+    assert found["1"].query_start == pytest.approx(0, abs=0.01)
+    assert begins < found["1"].query_end <= ends + 0.5
     assert begins - 0.5 <= found["6"].query_start < ends
     assert found["6"].query_end == pytest.approx(len(mix) / RATE, abs=0.4)
 

@@ -138,9 +138,9 @@ def test_a_clear_clip_is_looked_at_once_and_answered_as_if_it_were_closely(
 ):
     compared = []
 
-    def seen(*args, **how):
-        compared.append(how["compared"])
-        return votes.candidates(*args, **how)
+    def seen(passages, question, effort):
+        compared.append(effort.compared)
+        return votes.candidates(passages, question, effort)
 
     monkeypatch.setattr("index.search.candidates", seen)
     clip = query(ENCODER, noisy(track(ENCODER, 5, 60)[100:160], 1, amount))

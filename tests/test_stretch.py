@@ -1,5 +1,7 @@
 """A long sound is heard in stretches: what is told of it is what would be told of the whole."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,15 @@ from melodies import RATE, melody, write
 
 from fingerprint.audio import SAMPLE_RATE, Limits
 from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import REFERENCE_EVERY, fingerprint
 from index.database import BESIDE
+from index.library import Library
+from index.recording import Metadata
 from index.significance import MATCH
 from service import listen, stretch
 from service.evidence import verify
-from service.listen import Heard, Task
+from service.listen import EVIDENCE, Heard, Task
+from service.segment import Segment
 from service.source import OnDisk
 
 
@@ -67,6 +73,29 @@ def heard(task: Task, path: Path) -> Heard:
     return listen.listen(OnDisk(path), path.name, None)
 
 
+def test_evidence_for_an_owner_states_the_size_of_what_that_owner_sees(
+    task: Task, tmp_path: Path, library: Path
+) -> None:
+    def stated(owner: str) -> int:
+        folder = tmp_path / owner
+        found = heard(replace(task, library=library, owner=owner, evidence=folder), clip)
+        assert found.matches[0].evidence is not None
+        page = folder.parent / found.matches[0].evidence.replace(EVIDENCE, owner, 1)
+        return json.loads(page.with_suffix(".json").read_text())["library_embeddings"]
+
+    clip = write(tmp_path / "clip.wav", melody(3)[: 10 * RATE])
+    encoder = Encoder.load()
+    catalogue = Library.open(library, encoder)
+    made = fingerprint(write(tmp_path / "own.flac", melody(80)), encoder, REFERENCE_EVERY)
+    with catalogue.writer() as writer:
+        about = Metadata("own.flac", "Ada", "owned", id="own", owner="ada", private=True)
+        writer.add(made, about)
+    seen = {owner: len(catalogue.refresh(owner)) for owner in ("ada", "bo")}
+    catalogue.close()
+    assert seen["ada"] == seen["bo"] + len(made.embeddings)
+    assert {owner: stated(owner) for owner in seen} == seen
+
+
 def test_a_work_that_goes_on_in_the_next_stretches_is_one_segment_with_evidence_that_holds(
     task: Task, tmp_path: Path, in_stretches: None
 ) -> None:
@@ -87,6 +116,43 @@ def test_a_work_that_goes_on_in_the_next_stretches_is_one_segment_with_evidence_
         file = (task.evidence.parent / segment.evidence).with_suffix(".json")
         checks = verify(file, Encoder.load(), None, tmp_path / "long.flac")
         assert [check.holds for check in checks] == [True, True, None]
+
+
+def segment(start: float, end: float, tier: str, e_value: float, shared: bool) -> Segment:
+    """One of a recording that begins with the sound."""
+    return Segment(
+        recording="1",
+        source="1.flac",
+        title=None,
+        artist=None,
+        isrc=None,
+        work=None,
+        rightsholder="Me",
+        rights="owned",
+        tier=tier,
+        e_value=e_value,
+        score=50.0,
+        query_start=start,
+        query_end=end,
+        reference_start=start,
+        reference_end=end,
+        tempo=1.0,
+        pitch_semitones=0.0,
+        shared_start=start if shared else None,
+        shared_end=end if shared else None,
+        reference_duration=900.0,
+    )
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_match_that_goes_on_as_shared_material_is_a_match(turned: bool) -> None:
+    loop, rest = ("review", 1e-12, True), ("match", 1e-8, False)
+    first, second = (rest, loop) if turned else (loop, rest)
+    before, new = segment(500, 600, *first), segment(570, 700, *second)
+    (whole,) = stretch.joined([before], [new], 570.0)
+    assert (whole.tier, whole.e_value) == ("match", 1e-8)
+    assert (whole.shared_start, whole.shared_end) == (None, None)
+    assert (whole.query_start, whole.query_end) == (500, 700)
 
 
 def test_a_long_sound_of_nothing_but_silence_is_silent(
