@@ -30,13 +30,13 @@ class Merged(NamedTuple):
     dropped: int
 
 
-def compact(library: Library, by: str | None = None) -> Iterator[Merged]:
+def compact(library: Library) -> Iterator[Merged]:
     """Compact a library; yields after each commit.
 
     Raises LibraryLocked if another process is writing, LibraryError if a segment is damaged: its codes
     are then left as they are, for `verify` to tell of.
     """
-    with Writer.locked(library, by) as writer:
+    with Writer.locked(library, None) as writer:
         with library.reading() as connection:
             rows = catalogue.segments(connection)
             placements = catalogue.placements(connection)
@@ -44,7 +44,7 @@ def compact(library: Library, by: str | None = None) -> Iterator[Merged]:
             zip(*(it.tolist() for it in _totals(placements)), strict=True)  # by segment
         )
         for group in _groups(rows, kept):
-            yield _merge(library, writer, group, by)
+            yield _merge(library, writer, group)
 
 
 def _totals(placements: Placements) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +72,7 @@ def _groups(rows: list[SegmentRow], kept: dict[int, int]) -> Iterator[list[Segme
         yield group
 
 
-def _merge(library: Library, writer: Writer, group: list[SegmentRow], by: str | None) -> Merged:
+def _merge(library: Library, writer: Writer, group: list[SegmentRow]) -> Merged:
     """One commit that puts what is kept of some segments into one."""
     codec = library.encoder.codec
     numbers = [row.number for row in group]
@@ -92,7 +92,7 @@ def _merge(library: Library, writer: Writer, group: list[SegmentRow], by: str | 
         catalogue.remove_segments(connection, numbers)
         dropped = sum(row.embeddings for row in group) - total
         details = {"segments": numbers, "into": number, "kept": total, "dropped": dropped}
-        audit.append(connection, [Event("compact", None, details)], catalogue.now(), by)
+        audit.append(connection, [Event("compact", None, details)], catalogue.now(), None)
     for row in group:
         with contextlib.suppress(OSError):  # the next writer tries again
             library.segment_path(row.number).unlink()

@@ -27,10 +27,11 @@ def mirrored(made: Fingerprint, encoder: Encoder) -> Fingerprint:
     return replace(turned, embeddings=under(UNALTERED, turned, encoder).embeddings)
 
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (Wilson 1927); from 0 to 1 of no trials."""
     if not trials:
         return 0.0, 1.0
+    z = 1.96
     mean = successes / trials
     centre = mean + z * z / (2 * trials)
     spread = z * math.sqrt(mean * (1 - mean) / trials + z * z / (4 * trials * trials))
