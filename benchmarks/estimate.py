@@ -28,11 +28,12 @@ class Measured:
 
     Attributes
     ----------
-    decode : Ogg Vorbis of 160 kbit/s to 8 kHz (`benchmarks.throughput`)
+    decode : Ogg Vorbis of 160 kbit/s to 8 kHz (`benchmarks.throughput --library`)
     opus : how many times as long Opus takes (`benchmarks.throughput --decoders`)
-    fingerprint : spectrogram and encoder for a query (`benchmarks.throughput`)
+    fingerprint : spectrogram and encoder for a query (`benchmarks.throughput --library`)
     reference : spectrogram and encoder for a recording (`benchmarks.throughput`)
-    compare : nanoseconds for one stored embedding (`benchmarks.neighbours`)
+    compare : nanoseconds for one stored embedding, with the alignments that follow
+        (`benchmarks.throughput --library`, 100,000 recordings)
     file : milliseconds that the reading process takes for a file (`benchmarks.memory`)
     probed : share of a sound that a probe decodes, with twice as many votes (`service/listen.py`)
     bytes : of a library for a second of audio (`benchmarks.scale`)
@@ -43,11 +44,11 @@ class Measured:
     rows : metadata rows in a second (`benchmarks.metadata`)
     """
 
-    decode: float = 402.0
+    decode: float = 403.0
     opus: float = 1.33
-    fingerprint: float = 892.0
-    reference: float = 1026.0
-    compare: float = 12.8
+    fingerprint: float = 1008.0
+    reference: float = 1412.0
+    compare: float = 32.9
     file: float = 5.0
     probed: float = 3 / 24
     bytes: float = 36.1
