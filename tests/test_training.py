@@ -73,6 +73,34 @@ def corpus(tmp_path):
     return tmp_path / "manifest.csv", tmp_path
 
 
+def test_the_losses_are_those_of_their_papers():
+    rng = np.random.default_rng(3)
+    clean = rng.standard_normal((6, 4))
+    both = np.concatenate([clean, clean + 0.5 * rng.standard_normal((6, 4))])
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    same = np.eye(6, dtype=bool)
+    same[0, 1] = same[1, 0] = True
+    plain, hard, decoupled = [], [], []
+    for i in range(12):
+        pair = np.exp(both[i] @ both[(i + 6) % 12] / 0.1)
+        negatives = np.array(
+            [np.exp(both[i] @ both[j] / 0.1) for j in range(12) if not same[i % 6, j % 6]]
+        )
+        # Robinson et al. 2021, the algorithm of section 4, without its correction for false negatives
+        weights = negatives**0.5 / np.mean(negatives**0.5)
+        plain.append(-np.log(pair / (pair + negatives.sum())))
+        hard.append(-np.log(pair / (pair + (weights * negatives).sum())))
+        decoupled.append(-np.log(pair / negatives.sum()))
+    clean, degraded = torch.from_numpy(both).chunk(2)
+    for expected, options in (
+        (plain, {}),
+        (hard, {"hardness": 0.5}),
+        (decoupled, {"decoupled": True}),
+    ):
+        loss = train.contrastive_loss(clean, degraded, torch.from_numpy(same), 0.1, **options)
+        assert loss.item() == pytest.approx(np.mean(expected), abs=1e-6)
+
+
 def test_training_begins_from_the_mean_weights_of_another(corpus, tmp_path, monkeypatch):
     def run(checkpoint, *options):
         words = [

@@ -36,15 +36,35 @@ WARM_UP = 100  # steps over which the rate rises
 FORGET = 0.997  # of the mean of the weights, a step: it is that of the last few hundred
 
 
-def contrastive_loss(clean: Tensor, degraded: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """NT-Xent over 2n embeddings [shape=(n, d) each]; same [shape=(n, n)] marks true repeats."""
+def contrastive_loss(
+    clean: Tensor,
+    degraded: Tensor,
+    same: Tensor,
+    temperature: float,
+    hardness: float = 0.0,
+    decoupled: bool = False,
+) -> Tensor:
+    """NT-Xent over 2n embeddings [shape=(n, d) each]; same [shape=(n, n)] marks true repeats.
+
+    hardness : how much more than others negatives count that are near (β of Robinson et al. 2021,
+        "Contrastive learning with hard negative samples")
+    decoupled : the pair itself is left out of what it is compared with (Yeh et al. 2022, "Decoupled
+        contrastive learning")
+    """
     n = len(clean)
     both = torch.cat([clean, degraded])
     similarity = both @ both.T / temperature
     repeat = same.repeat(2, 2)
-    partner = torch.arange(2 * n, device=both.device).roll(n)
-    repeat[torch.arange(2 * n), partner] = False
-    return torch.nn.functional.cross_entropy(similarity.masked_fill(repeat, float("-inf")), partner)
+    rows = torch.arange(2 * n, device=both.device)
+    partner = rows.roll(n)
+    pair = similarity[rows, partner]
+    repeat[rows, partner] = True
+    negatives = similarity.masked_fill(repeat, float("-inf"))
+    if hardness:
+        mean = torch.logsumexp(hardness * negatives, 1) - torch.log((~repeat).sum(1))
+        negatives = (1 + hardness) * negatives - mean[:, None]
+    others = torch.logsumexp(negatives, 1)
+    return (others if decoupled else torch.logaddexp(others, pair)).sub(pair).mean()
 
 
 def train(args: argparse.Namespace) -> None:
@@ -86,7 +106,9 @@ def train(args: argparse.Namespace) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=half):
             embeddings = model(windows)
         clean, degraded = embeddings.float().chunk(2)
-        loss = contrastive_loss(clean, degraded, batch.same, args.temperature)
+        loss = contrastive_loss(
+            clean, degraded, batch.same, args.temperature, args.hardness, args.decoupled
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -144,6 +166,8 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=64, help="works in a batch")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
+    parser.add_argument("--hardness", type=float, default=0.0, help="of negatives")
+    parser.add_argument("--decoupled", action="store_true", help="decoupled contrastive loss")
     parser.add_argument(
         "--cool-down", type=int, default=0, help="last steps, over which the rate falls"
     )
