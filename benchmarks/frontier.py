@@ -189,7 +189,7 @@ def table(
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Share found over bytes a second, a line for each length."""
+    """Share found over bytes a second, a line for each length and spacing; without noise on the left."""
     import matplotlib
 
     from benchmarks.plots import STYLE
@@ -201,20 +201,28 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         (row for row in rows if row["code_size"]), key=lambda row: row["bytes_per_second"]
     )
     base = next(row for row in rows if not row["code_size"] and row["seconds_between"] < 1)
-    sizes = [row["bytes_per_second"] for row in coded]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        for number, length in enumerate(LENGTHS):
-            for noise, style in ((False, "o-"), (True, "s--")):
-                name = f"{length:g} s{' in noise' * noise}"
-                shares = [row[name]["found"] for row in coded]
-                axes.semilogx(sizes, shares, style, color=f"C{number}", label=name)
-                axes.axhline(base[name]["found"], color=f"C{number}", lw=0.5, ls=style[1:])
-        axes.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
-        axes.minorticks_off()
-        axes.set_xlabel("bytes of index for a second of audio (thin lines: float32)")
-        axes.set_title("Clips found, %")
-        axes.legend()
+        figure, panels = plt.subplots(
+            1, 2, figsize=(9, 4.2), sharex=True, sharey=True, layout="constrained"
+        )
+        for axes, noise in zip(panels, ("", " in noise"), strict=True):
+            for number, length in enumerate(LENGTHS):
+                name = f"{length:g} s{noise}"
+                axes.axhline(base[name]["found"], color=f"C{number}", lw=0.5)
+                for between, style in ((0.5, "o-"), (1.0, "s--")):
+                    of_it = [row for row in coded if row["seconds_between"] == between]
+                    axes.semilogx(
+                        [row["bytes_per_second"] for row in of_it],
+                        [row[name]["found"] for row in of_it],
+                        style,
+                        color=f"C{number}",
+                        label=f"{length:g} s, an embedding every {between:g} s",
+                    )
+            axes.set_xticks([10, 20, 40, 80], ["10", "20", "40", "80"])
+            axes.minorticks_off()
+            axes.set_xlabel("bytes of index for a second of audio")
+            axes.set_title(f"Clips found{noise}, % (thin: float32)")
+        panels[0].legend(loc="lower right")
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 
