@@ -360,6 +360,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     args = parser.parse_args()
+    for sizes, counts in (
+        (args.libraries, args.clips),
+        (args.ladder_libraries, args.ladder_clips),
+    ):
+        if len(sizes) != len(counts):
+            parser.error(f"{len(sizes)} libraries and {len(counts)} numbers of clips: one for each")
     encoder = Encoder.load(args.encoder)
     asking = {
         Setting(recordings, ladder): count

@@ -32,12 +32,19 @@ def test_of_a_recording_named_wrongly_is_told_whether_the_file_has_audio_of_it(t
     rows = [
         {"file": "a.tar", "member": "1.wav", "recording": name, "tier": tier}
         | {"reference_start": 0.0, "reference_end": 12.0}
-        for name, tier in (*((name, "match") for name in sounds), ("is no match", "review"))
+        for name, tier in (
+            *((name, "match") for name in (*sounds, "has no audio")),
+            ("is no match", "review"),
+        )
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "segments.parquet")
     files = [{"file": "a.tar", "member": "1.wav", "status": "match"}]
     pq.write_table(pa.Table.from_pylist(files), tmp_path / "files.parquet")
     where = {("a.tar", "1.wav"): Made("1.wav", "original", ("in it",))}
     tally = score(tmp_path, where, {name: name for name in sounds}, audio)["original"]
-    assert (tally.present, tally.found, tally.named) == (1, 1, 3)
-    assert tally.wrong == [("1.wav", "has a part of it", True), ("1.wav", "is another", False)]
+    assert (tally.present, tally.found, tally.named) == (1, 1, 4)
+    assert tally.wrong == [
+        ("1.wav", "has a part of it", True),
+        ("1.wav", "has no audio", False),
+        ("1.wav", "is another", False),
+    ]
