@@ -26,14 +26,16 @@ class RenderError(EarmarkError):
     """A module or MIDI file cannot be rendered."""
 
 
-def render(source: Path, destination: Path) -> Path:
+def render(source: Path, destination: Path, sound_font: Path = SOUND_FONT) -> Path:
     """Write `source` (module or MIDI) as 44.1 kHz stereo FLAC of at most `LONGEST` seconds.
 
-    The file appears under its name only when it is complete. Raises `RenderError` for a missing
-    program or sound font, and for a file that gives no sound.
+    A MIDI file's instruments are those of `sound_font`. The file appears under its name only when it is
+    complete. Raises `RenderError` for a missing program or sound font, and for a file that gives no sound.
     """
     command = (
-        _midi_command(source) if source.suffix.lower() in MIDI_SUFFIXES else _module_command(source)
+        _midi_command(source, sound_font)
+        if source.suffix.lower() in MIDI_SUFFIXES
+        else _module_command(source)
     )
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".partial-") as folder:
@@ -52,15 +54,15 @@ def _module_command(source: Path) -> list[str]:
     # fmt: on
 
 
-def _midi_command(source: Path) -> list[str]:
+def _midi_command(source: Path, sound_font: Path) -> list[str]:
     program = _program("fluidsynth", "fluidsynth")
-    if not SOUND_FONT.is_file():
+    if not sound_font.is_file():
         raise RenderError(
-            f"{SOUND_FONT} is missing: MIDI files need it; install the Debian package fluid-soundfont-gm"
+            f"{sound_font} is missing: MIDI files need it; install the Debian package fluid-soundfont-gm"
         )
     # fmt: off
     return [program, "-ni", "-q", "-r", str(SAMPLE_RATE), "-T", "raw", "-O", "s16", "-F", "-",
-            str(SOUND_FONT), str(source)]
+            str(sound_font), str(source)]
     # fmt: on
 
 

@@ -92,7 +92,7 @@ class Truth:
         """Add a recording: float32 (n,) mono at 8 kHz, undamaged."""
         if recording in self._signals:
             raise ValueError(f"{recording} was added already")
-        signal = _prepare(samples)
+        signal = prepared(samples)
         self._signals[recording] = signal
         self._sketches[recording] = _sketch(signal)
 
@@ -199,7 +199,7 @@ def correlate(clip: Signal, longer: Signal) -> tuple[float, int]:
     return min(float(likeness[best]), 1.0), round(best / UPSAMPLING)
 
 
-def _prepare(samples: Signal) -> Stored:
+def prepared(samples: Signal) -> Stored:
     """Band-limited, pre-emphasised (+6 dB per octave) and scaled to 16 bits."""
     limited = sosfilt(butter(4, BAND, "bandpass", fs=SAMPLE_RATE, output="sos"), samples)
     emphasised = np.diff(limited, prepend=0.0)
