@@ -180,11 +180,18 @@ def grow(
     yield Spent(compacting=time.process_time() - started)
 
 
-def measure(path: Path, clips: Path) -> dict[str, Any]:
-    """What opening and asking a library takes, in this process, which has done nothing else."""
+def measure(path: Path, clips: Path, absent: int) -> dict[str, Any]:
+    """What opening and asking a library takes, in this process, which has done nothing else.
+
+    Of the clips that are not in it, so many are asked about.
+    """
     encoder = Encoder.load()
-    files = sorted(clips.glob("*.emk"))
-    loaded = [(it.stem.split("-"), Fingerprint.load(it.read_bytes(), it.name)) for it in files]
+    loaded = [
+        ((kind, of), Fingerprint.load(it.read_bytes(), it.name))
+        for it in sorted(clips.glob("*.emk"))
+        for kind, of, number in [it.stem.split("-")]
+        if kind != "absent" or int(number) < absent
+    ]
     before = _memory()
     started = time.perf_counter()
     library = Library.open(path, encoder)
@@ -192,7 +199,7 @@ def measure(path: Path, clips: Path) -> dict[str, Any]:
     for _, clip in loaded[:2]:  # compiles, or loads from the cache
         library.search(clip)
     asked: dict[str, list[tuple[float, bool, bool, bool]]] = {kind: [] for kind in KINDS}
-    for (kind, of, _), clip in loaded:
+    for (kind, of), clip in loaded:
         started = time.process_time()
         matches, snapshot = library.search(clip)
         spent = time.process_time() - started
@@ -338,13 +345,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="some 20 GB for a million")
     parser.add_argument("--real", type=int, default=400, help="real recordings")
     parser.add_argument("--clips", type=int, default=100, help="of each kind")
+    parser.add_argument("--absent", type=int, help="clips of that kind; default: as many")
     parser.add_argument("--minutes", type=float, default=np.inf, help="of building in this run")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     path, clips = args.folder / "library", args.folder / "clips"
+    absent = args.clips if args.absent is None else args.absent
     if args.measure:
-        print(json.dumps(measure(path, clips)))
+        print(json.dumps(measure(path, clips, absent)))
         return
     encoder = Encoder.load()
     music = Music.of(args.folder / "real", encoder, args.real)
@@ -367,7 +376,8 @@ def main() -> None:
         if (have := library.info()["recordings"]) < size:
             sys.exit(f"{have} of {size} recordings are there: the same command goes on")
         command = [sys.executable, "-m", "benchmarks.scale", "--folder", str(args.folder)]
-        done = subprocess.run([*command, "--measure"], stdout=subprocess.PIPE, check=True)
+        command += ["--absent", str(absent), "--measure"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         progress.measured(json.loads(done.stdout))
         print(json.dumps(progress.rows[-1]), flush=True)
     print(table(progress.rows))
