@@ -104,21 +104,17 @@ class Encoder:
                 tensors["codec.coarse"].astype(np.float32),
                 tensors["codec.codebooks"].astype(np.float32),
             )
+            trained_on = metadata["front_end"]
+            background = tensors["background.mean"], tensors["background.covariance"]
         except OSError as error:
             raise EncoderError(
                 f"{path}: cannot read the encoder's weights: {error.strerror}"
             ) from None
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise EncoderError(f"{path}: not an encoder's weights file ({error})") from None
-        if metadata["front_end"] != front_end_parameters():
+        if trained_on != front_end_parameters():
             raise EncoderError(f"{path}: these weights were trained on another spectrogram")
-        return cls(
-            layers,
-            codec,
-            hashlib.sha256(data).hexdigest()[:16],
-            tensors["background.mean"],
-            tensors["background.covariance"],
-        )
+        return cls(layers, codec, hashlib.sha256(data).hexdigest()[:16], *background)
 
     @property
     def dimension(self) -> int:

@@ -74,7 +74,8 @@ def _elsewhere(
         looked_at.add(other)
         offset = candidate.offset - REFERENCE_EVERY * (first - begin)
         best = next(align_near(around, view, other, offset), None)
-        # by the chance of clips, which states a little more than that of stored codes
+        # by the chance of clips, which states a little more than that of stored codes; whatever is asked of a
+        # match, two recordings have something in common or not
         if best is None or calibration.e_value(best.score, *around.size) > MATCH:
             continue
         # both begin and end somewhere: what of the surroundings the other recording could have at all

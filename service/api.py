@@ -443,7 +443,10 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     @app.get("/v1/recordings", tags=["recordings"], responses=described(401, 403, 422, 429, 503))
     def list_recordings(
         asker: Querier,
-        q: Annotated[str | None, Query(description="Words of title, artist or source.")] = None,
+        q: Annotated[
+            str | None,
+            Query(description="Words of title, artist, work, ISRC, rightsholder, source or id."),
+        ] = None,
         cursor: Annotated[
             str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")
         ] = None,

@@ -383,8 +383,12 @@ def fingerprint(path: str, output: str) -> None:
         sys.exit(SOME_FAILED)
 
 
-@main.command(short_help="Answer over HTTP, on this machine only.", epilog=EXIT_STATUSES)
-@setting("--host", metavar="ADDRESS", help="A loopback address.  [default: 127.0.0.1]")
+@main.command(short_help="Answer over HTTP.", epilog=EXIT_STATUSES)
+@setting(
+    "--host",
+    metavar="ADDRESS",
+    help="A loopback address while there are no keys.  [default: 127.0.0.1]",
+)
 @setting("--port", metavar="PORT", help="0 takes a free one.  [default: 8000]")
 @jobs_option
 @max_e_value_option
@@ -393,7 +397,7 @@ def fingerprint(path: str, output: str) -> None:
 @ray_option
 @library_option
 def serve() -> None:
-    """Answer over HTTP, on this machine only: this server has no keys yet.
+    """Answer over HTTP: on this machine only until `earmark keys create` made a first key.
 
     \b
     Examples:

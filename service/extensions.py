@@ -6,8 +6,9 @@ from pathlib import PurePosixPath
 AUDIO_EXTENSIONS = frozenset(
     f".{name}"
     for names in (
-        "aac ac3 aif aifc aiff alac amr ape au caf dts flac m4a m4b mka mp2 mp3 oga ogg opus spx",
-        "tta wav wma wv 3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv",
+        "aac ac3 aif aifc aiff alac amr ape au caf dff dsf dts ec3 flac m4a m4b mka mp2 mp3 mp+ mpc",
+        "oga ogg opus ra rm spx tak tta w64 wav wma wv xwma",
+        "3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv",
     )
     for name in names.split()
 )

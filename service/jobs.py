@@ -369,16 +369,9 @@ class Jobs:
             *(sys.executable, "-c", _START, "--library", str(self._settings.library)),
             *self.command(row, self._folder / row.id),
         ]
-        environment = os.environ | {
-            f"EARMARK_{name.upper()}": str(value)
-            for name, value in (
-                ("max_duration", f"{self._settings.max_duration.total_seconds()} s"),
-                ("max_size", int(self._settings.max_upload)),
-                ("jobs", self._settings.jobs),
-                ("isolate", self._settings.isolate),
-                ("database", self._settings.database.render_as_string(hide_password=False)),
-            )
-        }
+        # what is sent to a server has that limit, not the one of files that the command line reads
+        settings = self._settings.model_copy(update={"max_size": self._settings.max_upload})
+        environment = os.environ | settings.as_environment()
         with self._lock:
             before = self._find(row.id)
             if before is None or before.state not in UNFINISHED or self._stopping.is_set():

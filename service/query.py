@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fingerprint.audio import Limits
+from fingerprint.audio import Limits, open_file
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
@@ -132,12 +132,11 @@ def fingerprint_clip(
     if not isinstance(source, Path):
         return load_fingerprint(source.read(most + 1), name, encoder, limits)
     try:
-        with source.open("rb") as stream:
-            return load_fingerprint(stream.read(most + 1), as_text(source), encoder, limits)
-    except FileNotFoundError:
-        raise AudioError("not-found", f"{source}: there is no such file; check the path") from None
+        with open_file(source, as_text(source)) as stream:
+            data = stream.read(most + 1)
     except OSError as error:
         raise AudioError("undecodable", f"{source}: cannot be read ({error.strerror})") from error
+    return load_fingerprint(data, as_text(source), encoder, limits)
 
 
 def load_fingerprint(data: bytes, name: str, encoder: Encoder, limits: Limits) -> Fingerprint:

@@ -7,8 +7,6 @@ grow with the rows. Names are compared as `service.naming` has it.
 """
 
 import json
-import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,7 +22,7 @@ from service.labels import MILLISECONDS, columns, plain
 from service.naming import SAME_LENGTH, connect
 from service.pages import templates
 from service.place import DatasetError
-from service.tables import TableWriter
+from service.tables import SUMMARY, TableWriter, report_in
 
 # What a row's name is worth as evidence, strongest first.
 GRADES = {
@@ -73,7 +71,10 @@ def reconcile(library: Library, metadata: Path, folder: Path) -> dict[str, Any]:
         with connect() as database:
             _load_catalogue(database, library)
             rows = _load(database, metadata)
-            return _write(database, rows, metadata, folder, library)
+            try:
+                return _write(database, rows, metadata, folder, library)
+            except OSError as error:
+                raise JournalError(f"{folder}: cannot be written ({error.strerror})") from error
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise DatasetError(f"{metadata}: cannot be read as metadata ({reason})") from error
@@ -243,51 +244,45 @@ def _write(
     folder: Path,
     library: Library,
 ) -> dict[str, Any]:
+    """Find the hits and write the report into a folder; returns the summary."""
     database.execute(_CANDIDATES)
     database.execute(_HITS)
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise JournalError(f"{folder}: cannot be written ({error.strerror})") from error
     shown: list[dict[str, Any]] = []
     counts = dict.fromkeys(GRADES, 0)
-    with TableWriter(partial, "rows", ROWS) as table:
-        rows = database.execute(
-            "SELECT * FROM hits ORDER BY list_position($order, grade), recording, row, title",
-            {"order": list(GRADES)},
-        )
-        while some := rows.fetchmany(_CHUNK):
-            for cells in some:
-                row = dict(zip(ROWS, cells, strict=True))
-                table.write(row)
-                counts[row["grade"]] += 1
-                if len(shown) < SHOWN:
-                    shown.append(row)
-    holders = database.execute(
-        "SELECT rightsholder, count(DISTINCT recording), count(*) FROM hits GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    summary = {
-        "rows": rows_said,
-        "matched_rows": _one(
-            database, "SELECT count(*) FROM (SELECT DISTINCT row, title, artist, isrc FROM hits)"
-        ),
-        "recordings": _one(database, "SELECT count(DISTINCT recording) FROM hits"),
-        "grades": counts,
-        "rightsholders": {
-            name: {"recordings": works, "rows": rows} for name, works, rows in holders
-        },
-        "metadata": metadata.name,
-        "snapshot": library.info()["snapshot"],
-    }
-    (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    page = templates().get_template("reconcile.html")
-    text = page.render(summary=summary, shown=shown, grades=GRADES, limit=SHOWN)
-    (partial / "report.html").write_text(text, encoding="utf-8")
-    for file in sorted(partial.iterdir()):
-        os.replace(file, folder / file.name)
-    partial.rmdir()
+    with report_in(folder) as partial:
+        with TableWriter(partial, "rows", ROWS) as table:
+            rows = database.execute(
+                "SELECT * FROM hits ORDER BY list_position($order, grade), recording, row, title",
+                {"order": list(GRADES)},
+            )
+            while some := rows.fetchmany(_CHUNK):
+                for cells in some:
+                    row = dict(zip(ROWS, cells, strict=True))
+                    table.write(row)
+                    counts[row["grade"]] += 1
+                    if len(shown) < SHOWN:
+                        shown.append(row)
+        holders = database.execute(
+            "SELECT rightsholder, count(DISTINCT recording), count(*) FROM hits GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        summary = {
+            "rows": rows_said,
+            "matched_rows": _one(
+                database,
+                "SELECT count(*) FROM (SELECT DISTINCT row, title, artist, isrc FROM hits)",
+            ),
+            "recordings": _one(database, "SELECT count(DISTINCT recording) FROM hits"),
+            "grades": counts,
+            "rightsholders": {
+                name: {"recordings": works, "rows": rows} for name, works, rows in holders
+            },
+            "metadata": metadata.name,
+            "snapshot": library.info()["snapshot"],
+        }
+        (partial / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+        page = templates().get_template("reconcile.html")
+        text = page.render(summary=summary, shown=shown, grades=GRADES, limit=SHOWN)
+        (partial / "report.html").write_text(text, encoding="utf-8")
     return summary
 
 

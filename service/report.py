@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -19,7 +17,7 @@ from service.listen import Heard
 from service.naming import UNLABELLED, compare, connect
 from service.pages import templates
 from service.segment import Segment
-from service.tables import TableWriter
+from service.tables import SUMMARY, TableWriter, report_in
 from service.wording import chance, change, shared, span
 
 FILES = {
@@ -50,28 +48,23 @@ SEGMENTS = {
     "reference_share": pa.float64(),
 }
 ERRORS = {"file": pa.string(), "member": pa.string(), "type": pa.string(), "detail": pa.string()}
-# Files whose timelines the page shows; the tables have all.
+# Files whose timelines the page shows, and works, those in most files first; the tables have all.
 SHOWN = 500
-_PARTIAL = ".partial"
+WORKS_SHOWN = 5000
 _AT_ONCE = 1000  # rows whose labels are compared together
 
 
 def write_report(journal: Journal, folder: Path) -> dict[str, Any]:
-    """Write the report of a journal into its folder, in one piece; returns the summary."""
-    partial = folder / _PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    with connect() as names:
-        counts, shown = _write_tables(journal, partial, names)
-        _count_sounds(journal, counts)
-        summary = _summary(journal, counts)
-        found = _works_found(partial, names)
-    (partial / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    page = _page(summary, found, shown, counts)
-    (partial / "report.html").write_text(page, encoding="utf-8")
-    for file in sorted(partial.iterdir()):
-        os.replace(file, folder / file.name)
-    partial.rmdir()
+    """Write the report of a journal into its folder; returns the summary."""
+    with report_in(folder) as partial:
+        with connect() as names:
+            counts, shown = _write_tables(journal, partial, names)
+            _count_sounds(journal, counts)
+            summary = _summary(journal, counts)
+            found = _works_found(partial, names)
+        (partial / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+        page = _page(summary, found, shown, counts)
+        (partial / "report.html").write_text(page, encoding="utf-8")
     return summary
 
 
@@ -257,7 +250,7 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
 
 
 def _works_found(folder: Path, names: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Recordings found, by rightsholder, those in most files first."""
+    """Recordings found, those in most files first; at most WORKS_SHOWN."""
     rows = names.execute(
         """
         SELECT rightsholder, recording, any_value(coalesce(title, source)) AS title,
@@ -268,10 +261,10 @@ def _works_found(folder: Path, names: duckdb.DuckDBPyConnection) -> list[dict[st
             max(reference_share) AS share, min(e_value) AS e_value
         FROM read_parquet($segments)
         GROUP BY rightsholder, recording
-        ORDER BY rightsholder, files DESC, review DESC, recording
-        LIMIT 5000
+        ORDER BY files DESC, review DESC, recording
+        LIMIT $most
         """,
-        {"segments": str(folder / "segments.parquet")},
+        {"segments": str(folder / "segments.parquet"), "most": WORKS_SHOWN},
     )
     columns = [column[0] for column in rows.description]
     return [dict(zip(columns, row, strict=True)) for row in rows.fetchall()]
@@ -304,5 +297,12 @@ def _page(
     return (
         templates()
         .get_template("scan.html")
-        .render(summary=summary, found=found, shown=shown, counts=counts, limit=SHOWN)
+        .render(
+            summary=summary,
+            found=found,
+            all_found=len(found) < WORKS_SHOWN,
+            shown=shown,
+            counts=counts,
+            limit=SHOWN,
+        )
     )

@@ -20,11 +20,12 @@ from service.journal import FILE as JOURNAL
 from service.journal import LOCK
 from service.problems import ProblemError
 from service.settings import Settings
+from service.tables import SUMMARY
 
 REPORT_FILES = frozenset(
     {
         "report.html",
-        "summary.json",
+        SUMMARY,
         "files.csv",
         "files.parquet",
         "segments.csv",
@@ -112,11 +113,11 @@ class Scans(Jobs):
 
     def is_complete(self, folder: Path) -> bool:
         """Whether there is a report."""
-        return (folder / "report" / "summary.json").is_file()
+        return (folder / "report" / SUMMARY).is_file()
 
     def _entry(self, row: sql.Row) -> ScanEntry:
         report = self._folder / row.id / "report"
-        summary = report / "summary.json"
+        summary = report / SUMMARY
         done = row.state == "done" and summary.is_file()
         return ScanEntry(
             id=row.id,

@@ -35,6 +35,8 @@ class SettingsError(EarmarkError):
 
 def _iso_duration(value: object) -> object:
     """Spell `4 h`, `1 h 30 min` or `90 s` the ISO 8601 way (`PT4H`), which pydantic reads."""
+    if isinstance(value, str) and value.strip() == "0":
+        return timedelta(0)
     if isinstance(value, str) and re.match(r"\s*[\d.]", value) and ":" not in value:
         return "PT" + re.sub(r"\s+", "", value).upper().replace("MIN", "M")
     return value
@@ -53,6 +55,7 @@ def _database(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_iso_duration), Field(gt=timedelta(0))]
+DurationOrNone = Annotated[timedelta, BeforeValidator(_iso_duration), Field(ge=timedelta(0))]
 
 
 class Settings(BaseSettings):
@@ -163,7 +166,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Bytes of request bodies that the server takes of one key in a day; 0 for no end.",
     )
-    audio_per_day: Duration = Field(
+    audio_per_day: DurationOrNone = Field(
         default=timedelta(hours=1000),
         description="Audio that the server decodes for one key in a day; 0 for no end.",
     )
@@ -213,6 +216,14 @@ class Settings(BaseSettings):
         "answered with 429; 0 for no end.",
     )
 
+    def as_environment(self) -> dict[str, str]:
+        """What was set, as environment variables that tell another process the same."""
+        return {
+            variable_of(name): _written(value)
+            for name in sorted(self.model_fields_set)
+            if (value := getattr(self, name)) is not None
+        }
+
     @property
     def gate(self) -> float:
         """E-value up to which an answer is of tier `match`."""
@@ -255,8 +266,21 @@ def load_settings(**flags: object) -> Settings:
 def _origin(name: str, flags: dict[str, Any]) -> str:
     if name in flags:
         return f"--{name.replace('_', '-')}"
-    variable = f"EARMARK_{name.upper()}"
-    return variable if variable in os.environ else "earmark.toml"
+    return variable_of(name) if variable_of(name) in os.environ else "earmark.toml"
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"EARMARK_{name.upper()}"
+
+
+def _written(value: object) -> str:
+    """A value as the environment spells it, with the password of a database."""
+    if isinstance(value, sql.URL):
+        return value.render_as_string(hide_password=False)
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds()} s"
+    return str(int(value) if isinstance(value, ByteSize) else value)
 
 
 def in_words(value: object) -> str:
@@ -273,5 +297,5 @@ def in_words(value: object) -> str:
             left -= count * seconds
             if count:
                 parts.append(f"{count:g} {unit}")
-        return " ".join(parts)
+        return " ".join(parts) or "0 s"
     return str(value)

@@ -1,17 +1,36 @@
-"""A report's tables: the same rows as CSV, for people, and as Parquet, for programs."""
+"""A report's files, and its tables: the same rows as CSV, for people, and as Parquet, for programs."""
 
 import csv
-from collections.abc import Mapping
-from contextlib import ExitStack
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+SUMMARY = "summary.json"  # where this file of a report is, the others are
+_PARTIAL = ".partial"
 _ROWS = 10_000  # of a Parquet row group
 # A spreadsheet takes a cell that begins so for a formula, and names in a dataset are not ours.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@contextmanager
+def report_in(folder: Path) -> Iterator[Path]:
+    """Where a report's files are written: they go to `folder` when all are, SUMMARY last.
+
+    Raises OSError if the folder cannot be written.
+    """
+    partial = folder / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for file in sorted(partial.iterdir(), key=lambda file: (file.name == SUMMARY, file.name)):
+        os.replace(file, folder / file.name)
+    partial.rmdir()
 
 
 class TableWriter:

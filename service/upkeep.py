@@ -283,7 +283,7 @@ def verify(calibration: bool, as_json: bool) -> None:
 def _refit(library: "Library", as_json: bool) -> None:
     """Fit the chance of a wrong answer to the library, and keep the fit in it."""
     from index.refit import TooSmall, looks_ahead, refit
-    from index.significance import MATCH, Calibration
+    from index.significance import Calibration
     from index.stored import seconds_of
     from service.wording import table
 
@@ -307,8 +307,8 @@ def _refit(library: "Library", as_json: bool) -> None:
             "decay": decay,
             "decay_least": least,
             "decay_most": most,
-            "match_score_before": round(before.score(MATCH, round(length), size), 2),
-            "match_score": round(fitted.calibration.score(MATCH, round(length), size), 2),
+            "match_score_before": round(before.score(library.gate, round(length), size), 2),
+            "match_score": round(fitted.calibration.score(library.gate, round(length), size), 2),
         }
         for length, decay, least, most in zip(
             tail.lengths, tail.decay, tail.least_decay, fitted.fit.most_decay, strict=True
@@ -421,9 +421,9 @@ def keys() -> None:
       earmark keys list
       earmark keys revoke 5f0c2a7be9d1
 
-    From the first key on, every request needs one. A recording that is added with a key is its owner's,
-    and private unless it is said not to be: only that owner's queries (and an admin's) are answered from it.
-    What `earmark ingest` adds answers everybody's.
+    From the first key on, every question and every change needs one. A recording that is added with a key
+    is its owner's, and private unless it is said not to be: only that owner's queries (and an admin's) are
+    answered from it. What `earmark ingest` adds answers everybody's.
     """
 
 
@@ -435,7 +435,7 @@ def keys() -> None:
     "--scope",
     type=click.Choice(SCOPES),
     required=True,
-    help="query: ask; ingest: also add, and remove one's own; admin: everything of everybody.",
+    help="query: ask; ingest: also add, change and remove one's own; admin: everything of everybody.",
 )
 @click.option("--expires", metavar="DATE", help="Last day (UTC) on which it is good: 2027-12-31.")
 @json_option

@@ -139,6 +139,13 @@ def test_query_goes_on_after_clips_that_cannot_be_read(
     assert answers[-1]["matches"]
 
 
+def test_a_pipe_named_as_a_fingerprint_is_no_fingerprint(earmark: Earmark, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.emk"
+    os.mkfifo(pipe)  # nobody writes to it: who opens it waits for ever
+    (answer,) = earmark.lines("query", pipe, status=1)
+    assert answer["error"]["type"] == "undecodable"
+
+
 def test_query_tells_people_what_is_wrong_with_a_clip(earmark: Earmark) -> None:
     done = earmark("query", "missing.wav", "clip.wav", status=1)
     assert "missing.wav" in done.stderr

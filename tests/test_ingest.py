@@ -258,7 +258,7 @@ def test_an_archive_is_read_as_a_folder(tmp_path: Path) -> None:
 
 
 def test_extensions_are_written_as_they_are_compared() -> None:
-    assert {".mp3", ".flac", ".mp4"} < AUDIO_EXTENSIONS
+    assert {".mp3", ".flac", ".mp4", ".dsf", ".w64", ".mpc", ".tak", ".rm"} < AUDIO_EXTENSIONS
     assert all(name == name.lower() and name[0] == "." for name in AUDIO_EXTENSIONS)
 
 

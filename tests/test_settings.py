@@ -107,3 +107,33 @@ def test_a_configuration_file_that_is_not_toml_is_refused() -> None:
     Path("earmark.toml").write_text("this is = = not TOML")
     with pytest.raises(SettingsError, match=r"earmark\.toml cannot be read"):
         load_settings()
+
+
+@pytest.mark.parametrize("written", ["0", "0 s", "0 h"])
+def test_a_limit_of_no_end_is_written_as_nought(
+    monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    without_end = [
+        name
+        for name, field in Settings.model_fields.items()
+        if (field.description or "").endswith("0 for no end.")
+    ]
+    assert "audio_per_day" in without_end
+    for name in without_end:
+        value = written if name == "audio_per_day" else "0"
+        monkeypatch.setenv(f"EARMARK_{name.upper()}", value)
+        assert not getattr(load_settings(), name)
+        assert in_words(getattr(load_settings(), name))
+
+
+def test_another_process_is_told_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "postgresql+psycopg://ada:secret@127.0.0.1/library"
+    Path("earmark.toml").write_text('max_duration = "1 h 30 min"\n')
+    monkeypatch.setenv("EARMARK_MAX_UPLOAD", "64 MiB")
+    told = load_settings(wrong_per_million="0.1", isolate=False, database=address)
+    environment = told.as_environment()
+    assert len(environment) == 5
+    Path("earmark.toml").unlink()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == told

@@ -5,7 +5,7 @@
 writes the encoder that ships anew with codes of each size, FOLDER/SIZE.safetensors, all trained on the same
 embeddings of the manifest's music (see `fingerprint.training.dataset`). The rotation of optimised product
 quantisation is folded into the last layer. The background statistics are mean and covariance of the
-embeddings of music at large, against which a similarity is judged.
+embeddings of music at large.
 """
 
 import argparse
