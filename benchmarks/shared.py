@@ -67,7 +67,7 @@ def main() -> None:
             told = set()
             # recordings of such a snapshot are called by their numbers
             for match in search(Question(made, snapshot, encoder), calibration, REVIEW, ()):
-                name = names[int(match.source)]
+                name = names[int(match.recording)]
                 if name in told:
                     continue
                 told.add(name)

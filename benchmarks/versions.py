@@ -167,7 +167,7 @@ def ask(
         told.clips += 1
         found = search(Question(made, snapshot, encoder), Calibration.of(encoder.id), REVIEW)
         # recordings of such a snapshot are called by their numbers
-        of_it = [match for match in found if names[int(match.source)] == version.sought.id]
+        of_it = [match for match in found if names[int(match.recording)] == version.sought.id]
         if of_it:
             tier = "match" if any(match.tier == "match" for match in of_it) else "review"
             setattr(told, tier, getattr(told, tier) + 1)
