@@ -3,11 +3,13 @@
 The catalogue is copied row by row in one read transaction, from SQLite or PostgreSQL to either; the
 segments, which never change, by hard links where the file system can and byte by byte where it cannot. All
 of it is made in a folder of another name, synchronised, and renamed at the end: what has the backup's name
-is whole, and is a library like any other.
+is whole, and is a library like any other. It goes its own way from then on, so it has an id of its own.
 """
 
+import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import sqlalchemy as sql
@@ -21,37 +23,50 @@ from index.segment import synchronise
 _AT_ONCE = 1000  # rows
 
 
+class TargetInUse(LibraryError):
+    """A folder or a database for a copy that holds something."""
+
+
 def backup(library: Library, target: Path, url: sql.URL = BESIDE) -> int:
     """Copy a library, which may be written meanwhile, into a new folder; the revision it is of.
 
     url : of an empty database that gets the catalogue, by default a file in the folder
 
-    Raises LibraryError if the folder or the database is in use, cannot be written, or the library is
-    damaged.
+    Raises TargetInUse if the folder or the database is in use; LibraryError if they cannot be written, or
+    the library is damaged.
     """
-    if target.exists():
-        raise LibraryError(f"{target}: exists already; name a new folder for the snapshot")
-    beside = target.with_name(f"{target.name}.partial")
-    # a catalogue of one file, whole in itself
-    copy: Database = (
-        SqliteFile(beside / CATALOGUE, journal="DELETE") if url == BESIDE else Postgresql(url)
-    )
     try:
-        if copy.has("properties"):
-            raise LibraryError(f"{copy.name}: holds a library already; name an empty database")
-        shutil.rmtree(beside, ignore_errors=True)  # of one that was interrupted
-        (beside / "segments").mkdir(parents=True)
-        revision = _copy(library, beside, copy)
-        for file in beside.rglob("*"):
-            synchronise(file)
-        synchronise(beside)
-        beside.rename(target)
+        if target.exists():
+            raise TargetInUse(f"{target}: exists already; name a new folder for the snapshot")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f"{target.name}.partial-", dir=target.parent, ignore_cleanup_errors=True
+        ) as beside:
+            made = Path(beside, "library")  # for others to read, as that folder is not
+            (made / "segments").mkdir(parents=True)
+            revision = _made(library, made, url)
+            made.rename(target)
         synchronise(target.absolute().parent)
     except OSError as error:
         raise LibraryError(f"{target}: cannot be written: {error.strerror}") from None
+    return revision
+
+
+def _made(library: Library, folder: Path, url: sql.URL) -> int:
+    """Copy a library into an empty folder, where it is on the disk when this returns; the revision."""
+    # a catalogue of one file, whole in itself
+    copy: Database = (
+        SqliteFile(folder / CATALOGUE, journal="DELETE") if url == BESIDE else Postgresql(url)
+    )
+    try:
+        if copy.has("properties"):
+            raise TargetInUse(f"{copy.name}: holds a library already; name an empty database")
+        revision = _copy(library, folder, copy)
+        for file in folder.rglob("*"):
+            synchronise(file)
+        synchronise(folder)
     finally:
         copy.engine.dispose()
-        shutil.rmtree(beside, ignore_errors=True)  # it is gone if it became the target
     return revision
 
 
@@ -85,17 +100,34 @@ def _copy_rows(source: sql.Connection, folder: Path, copy: Database) -> None:
     try:
         with copy.engine.begin() as target:
             catalogue.SCHEMA.upgrade(target)
+            id = catalogue.properties(target)["id"]
             if isinstance(copy, Postgresql):
-                bind(folder, catalogue.properties(target)["id"])
+                bind(folder, id)
             for tables in (catalogue.TABLES, audit.TABLES, keys.TABLES):
                 for table in tables.sorted_tables:
                     query = sql.select(table).execution_options(yield_per=_AT_ONCE)
-                    if table is catalogue.PROPERTIES:  # the copy goes its own way
+                    if table is catalogue.PROPERTIES:
                         query = query.where(table.c.name != "id")
                     for rows in source.execute(query).mappings().partitions():
                         target.execute(sql.insert(table), [dict(row) for row in rows])
+            properties = catalogue.properties(source)
+            calibration = properties.get("calibration")
+            if calibration is not None:
+                moved = _calibration(calibration, properties["id"], id)
+                catalogue.set_calibration(target, moved)
     except DatabaseErrors as error:
         raise copy.error(f"{copy.name} cannot be written", error, "there is no snapshot") from None
+
+
+def _calibration(text: str, library: str, copy: str) -> str:
+    """A fit to the library as its copy keeps it, of the same music; another's, or a damaged one, as it is."""
+    try:
+        entry = json.loads(text)
+        if entry["library"] == library:
+            return json.dumps(entry | {"library": copy})
+    except (ValueError, KeyError, TypeError):
+        pass
+    return text
 
 
 def _link(source: Path, target: Path) -> None:

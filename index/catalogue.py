@@ -5,6 +5,7 @@ recordings stay, as tombstones; what `compact` drops is their codes. The tables 
 in `index/migrations`; the same statements work on SQLite and PostgreSQL (see `index.database`).
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from index.database import Text
+from index.errors import LibraryError
 from index.recording import Metadata, Recording
 from index.schema import Schema
 
@@ -50,6 +52,8 @@ _segments = sql.Table(
     # the last revision that changed which of its recordings are found, and by whom; 0: none did
     sql.Column("changed", sql.Integer, nullable=False, server_default="0"),
 )
+_NEEDED = {"id", "encoder", "revision"}  # properties that every library has
+_REVISION = re.compile("[0-9]{1,18}")
 _FINDABLE = {"licence_until", "owner", "private"}  # what says whether a recording is found
 _recordings = sql.Table(
     "recordings",
@@ -128,22 +132,44 @@ def _said_before_4(connection: Connection) -> int | None:
 def properties(connection: Connection) -> dict[str, str]:
     """Of the library: `id`, `encoder`, `revision`, the number of commits so far, and `calibration`.
 
-    The last one, JSON, is there once the chance of scores was fitted to the library itself.
+    The last one, JSON, is there once the chance of scores was fitted to the library itself, whose id it
+    says.
     """
     rows = connection.execute(sql.select(PROPERTIES.c.name, PROPERTIES.c.value))
     return {row.name: row.value for row in rows}
 
 
-def set_calibration(connection: Connection, value: str) -> None:
-    """Keep the library's own calibration, in place of an earlier one."""
+def require_whole(connection: Connection) -> None:
+    """Raises LibraryError unless the library has the properties that one has, and no others."""
+    held = properties(connection).keys()
+    for name in sorted(_NEEDED - held):
+        raise _damaged(f"property {name!r} is missing")
+    for name in sorted(held - _NEEDED - {"calibration"}, key=str):
+        raise _damaged(f"property {name!r} is not known")
+    revision(connection)
+
+
+def set_calibration(connection: Connection, value: str | None) -> None:
+    """Keep the library's own calibration, in place of an earlier one; None: keep none."""
     connection.execute(sql.delete(PROPERTIES).where(PROPERTIES.c.name == "calibration"))
-    connection.execute(sql.insert(PROPERTIES), [{"name": "calibration", "value": value}])
+    if value is not None:
+        connection.execute(sql.insert(PROPERTIES), [{"name": "calibration", "value": value}])
 
 
 def revision(connection: Connection) -> int:
-    """Number of commits so far: it names the state that a reader sees."""
+    """Number of commits so far: it names the state that a reader sees.
+
+    Raises LibraryError if it is damaged.
+    """
     query = sql.select(PROPERTIES.c.value).where(PROPERTIES.c.name == "revision")
-    return int(connection.execute(query).scalar_one())
+    said = connection.execute(query).scalar_one_or_none()
+    if said is None or not _REVISION.fullmatch(str(said)):
+        raise _damaged(f"revision is {said!r}")
+    return int(said)
+
+
+def _damaged(how: str) -> LibraryError:
+    return LibraryError(f"the library's catalogue is damaged: its {how}; restore it from a backup")
 
 
 def next_revision(connection: Connection) -> None:

@@ -62,15 +62,12 @@ class SqliteFile:
         self._file = file
         self.url = BESIDE
         self.name = str(file)
-        writable = not file.parent.is_dir() or os.access(file.parent, os.W_OK)
-
-        def open_file() -> sqlite3.Connection:
-            alone = not writable and not file.with_name(f"{file.name}-wal").exists()
-            uri = f"{file.absolute().as_uri()}?immutable={alone:d}"
-            return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
-
+        # pathlib's tests raise for a folder that may not be entered, these do not
+        self._writable = not os.path.isdir(file.parent) or os.access(file.parent, os.W_OK)
         self.engine = sql.create_engine(
-            "sqlite://", creator=open_file, poolclass=sql.QueuePool if writable else sql.NullPool
+            "sqlite://",
+            creator=self._open,
+            poolclass=sql.QueuePool if self._writable else sql.NullPool,
         )
 
         @sql.event.listens_for(self.engine, "connect")
@@ -84,9 +81,27 @@ class SqliteFile:
         def begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN")
 
+    def _open(self) -> sqlite3.Connection:
+        alone = not self._writable and not os.path.exists(f"{self._file}-wal")
+        uri = f"{self._file.absolute().as_uri()}?immutable={alone:d}"
+        return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+
     def has(self, table: str) -> bool:
-        """Whether the database is there; a file without the table is a damaged one."""
-        return self._file.is_file()
+        """Whether the database is there: a file that nothing was committed to is none yet.
+
+        One without the table is a damaged one, as is one that cannot be read: who reads it is told.
+        Raises LibraryError where it may not be looked for.
+        """
+        try:
+            if not self._file.is_file():
+                return False
+            # without `configure`, which would have to wait for who is making it
+            with closing(self._open()) as connection:
+                return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+        except sqlite3.Error:
+            return True
+        except OSError as error:
+            raise LibraryError(f"{self.name}: cannot be looked for: {error.strerror}") from None
 
     @contextmanager
     def lock(

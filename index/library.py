@@ -209,8 +209,16 @@ class Library:
         with self.reading() as connection:
             return self._calibrated(connection, catalogue.revision(connection))
 
+    def own_calibration(self) -> Calibration | None:
+        """The fit to this library that is kept in it, if there is one.
+
+        Raises LibraryError if it was fitted to another library, or is damaged.
+        """
+        with self.reading() as connection:
+            return self._own(connection)
+
     def id(self) -> str:
-        """What tells this library, and copies of it, from others."""
+        """What tells this library from others, of which its copies are some."""
         with self.reading() as connection:
             return catalogue.properties(connection)["id"]
 
@@ -443,27 +451,26 @@ class Library:
         kept = self._calibration
         if kept is not None and kept[0] == revision:
             return kept[1]
-        own = catalogue.properties(connection).get("calibration")
-        calibration = Calibration.of(self.encoder.id) if own is None else self._own(connection, own)
+        calibration = self._own(connection) or Calibration.of(self.encoder.id)
         self._calibration = revision, calibration
         return calibration
 
-    def _own(self, connection: sql.Connection, text: str) -> Calibration:
-        """The calibration kept in the catalogue. Raises LibraryError if it is another's, or damaged."""
+    def _own(self, connection: sql.Connection) -> Calibration | None:
+        properties = catalogue.properties(connection)
+        text = properties.get("calibration")
+        if text is None:
+            return None
         again = "`earmark verify --calibration` fits one to this library"
         try:
             entry = json.loads(text)
-            for what, ours in (
-                ("encoder", self.encoder.id),
-                ("library", catalogue.properties(connection)["id"]),
-            ):
+            for what, ours in (("encoder", self.encoder.id), ("library", properties["id"])):
                 if entry[what] != ours:
                     raise LibraryError(
                         f"{self.path}: the calibration kept here belongs to another {what} "
                         f"({entry[what]}, not {ours}); {again}"
                     )
             return Calibration.from_entry(entry)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise LibraryError(
                 f"{self.path}: the calibration kept here is damaged ({error!r}); {again}"
             ) from None
@@ -518,13 +525,15 @@ def _require_usable(path: Path, encoder: Encoder, catalogued: Database) -> None:
         if not catalogued.has("properties"):
             if (path / BOUND).is_file() and not isinstance(catalogued, Postgresql):
                 there = "its catalogue is in a PostgreSQL database: say which (EARMARK_DATABASE)"
+            else:
+                _require_no_segments(path, catalogued)
             raise LibraryError(f"{path}: there is no library here; {there}")
         with catalogued.engine.connect() as connection:
             found = catalogue.format_of(connection)
             properties = catalogue.properties(connection)
     except OSError as error:
-        raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None
-    except DatabaseErrors as error:
+        raise _unusable(path, error) from None
+    except (ValueError, sql.exc.InvalidRequestError, *DatabaseErrors) as error:
         raise _unreadable(path, catalogued, error) from None
     if found is None or not OLDEST <= found <= catalogue.SCHEMA.format:
         raise LibraryError(
@@ -535,6 +544,13 @@ def _require_usable(path: Path, encoder: Encoder, catalogued: Database) -> None:
         _require_bound(path, properties.get("id"), catalogued)
     if found < catalogue.SCHEMA.format:
         _migrate(path, catalogued)
+    try:
+        with catalogued.engine.connect() as connection:
+            catalogue.require_whole(connection)
+    except LibraryError as error:
+        raise LibraryError(f"{path}: {error}") from None
+    except DatabaseErrors as error:
+        raise _unreadable(path, catalogued, error) from None
     if properties["encoder"] != encoder.id:
         raise LibraryError(
             f"{path}: this library was made by encoder {properties['encoder']}, this is "
@@ -585,42 +601,61 @@ def _migrate(path: Path, catalogued: Database) -> None:
 
 
 def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
+    """Make a library, or make one whole that was begun; where another process makes it, wait for that.
+
+    Raises LibraryError if the folder has other things, or cannot be written.
+    """
+    made = partial(catalogued.has, "properties")
     try:
-        if not isinstance(catalogued, Postgresql):
-            _require_empty(path, path.exists() and any(path.iterdir()))
-            (path / "segments").mkdir(parents=True)
-            with catalogued.engine.begin() as connection:
-                catalogue.create(connection, encoder.id)
-            catalogued.engine.dispose()
-        else:
-            with catalogued.lock("write", PATIENCE) as connection, connection.begin():
-                if catalogued.has("properties"):
-                    return  # made by another process meanwhile
-                if (path / CATALOGUE).is_file():
-                    raise LibraryError(
-                        f"{path}: the catalogue of this library is in {CATALOGUE}; copy it with "
-                        "`earmark snapshot DIR --into URL`, or say EARMARK_DATABASE=sqlite://"
-                    )
-                # what was begun before, and never named in a database, may be there
-                held = {it.name for it in path.rglob("*")} if path.exists() else set()
-                _require_empty(path, not held <= {"segments", BOUND})
-                (path / "segments").mkdir(parents=True, exist_ok=True)
-                catalogue.create(connection, encoder.id)
+        _require_own(path, catalogued)
+        (path / "segments").mkdir(parents=True, exist_ok=True)
+        # who has made it may go on to write, with the same lock
+        with catalogued.lock("write", PATIENCE, made) as connection, connection.begin():
+            if made():
+                return
+            _require_no_segments(path, catalogued)
+            catalogue.create(connection, encoder.id)
+            if isinstance(catalogued, Postgresql):
                 bind(path, catalogue.properties(connection)["id"])
-                segment.synchronise(path)
-        segment.synchronise(path)
+            segment.synchronise(path)
     except TimeoutError:
-        raise LibraryLocked(f"{path}: another process is making this library") from None
+        if not made():
+            raise LibraryLocked(f"{path}: another process is making this library") from None
     except OSError as error:
-        raise LibraryError(f"{path}: cannot be used as a library: {error.strerror}") from None
+        raise _unusable(path, error) from None
     except DatabaseErrors as error:
         raise catalogued.error(
             f"{path}: no library can be made in {catalogued.name}", error, "nothing was done"
         ) from None
 
 
-def _require_empty(path: Path, holds: bool) -> None:
-    if holds:
+def _require_own(path: Path, catalogued: Database) -> None:
+    """Raises LibraryError if a folder has what the making of a library does not put there."""
+    if isinstance(catalogued, Postgresql):
+        if (path / CATALOGUE).is_file():
+            raise LibraryError(
+                f"{path}: the catalogue of this library is in {CATALOGUE}; copy it with "
+                "`earmark snapshot DIR --into URL`, or say EARMARK_DATABASE=sqlite://"
+            )
+        own = {"segments", BOUND}
+    else:
+        files = (CATALOGUE + end for end in ("", "-journal", "-wal", "-shm"))
+        own = {"segments", "write.lock", *files}
+    if path.exists() and not {it.name for it in path.iterdir()} <= own:
         raise LibraryError(
             f"{path}: this folder holds other things and no library; name an empty or a new one"
         )
+
+
+def _require_no_segments(path: Path, catalogued: Database) -> None:
+    """Raises LibraryError if a folder has segments, whose catalogue must have been lost."""
+    folder = path / "segments"
+    if folder.is_dir() and any(folder.iterdir()):
+        raise LibraryError(
+            f"{path}: this folder holds segments and {catalogued.name} no catalogue of them; "
+            "restore it from a backup, say where it is (EARMARK_DATABASE), or name another folder"
+        )
+
+
+def _unusable(path: Path, error: OSError) -> LibraryError:
+    return LibraryError(f"{path}: cannot be used as a library: {error.strerror}")

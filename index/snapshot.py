@@ -82,7 +82,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, works: Sequence[Codes], codec: Codec) -> "Snapshot":
-        """A snapshot of codes that are in no library, for calibration; its recordings have no names."""
+        """A snapshot of codes that are in no library; its recordings are called by numbers and have no end."""
         counts = np.array([len(codes) for codes in works], np.int64)
         numbers = np.arange(len(works))
         placements = Placements(
@@ -204,4 +204,4 @@ def _between(starts: NDArray[np.int64], ends: NDArray[np.int64], total: int) -> 
 
 
 def _nameless(number: int) -> Recording:
-    return Recording("", "", "open-licence", str(number))
+    return Recording("", "", "open-licence", str(number), duration=math.inf)

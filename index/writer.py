@@ -105,7 +105,8 @@ class Writer:
             recording = replace(recording, id=_other_id(recording))
             named = self._get(recording.id)
         if named:
-            raise ValueError(f"id {recording.id!r} is taken by another recording")
+            which = f", {named.source!r}" if _may_know(recording.owner, named) else ""
+            raise ValueError(f"id {recording.id!r} is taken by another recording{which}")
         self._added[recording.id] = _New(recording, codes, sound)
         self._events.append(Event("ingest", recording.id, _said(recording, sound)))
         return recording, True
@@ -172,7 +173,10 @@ class Writer:
         return revoked
 
     def calibrate(self, calibration: Mapping[str, Any]) -> None:
-        """State the chance of scores by a fit to the library itself, from now on; see `index.refit`."""
+        """State the chance of scores by a fit to the library itself, from now on; see `index.refit`.
+
+        An empty one: by the encoder's.
+        """
         self._calibration = dict(calibration)
         self._events.append(Event("calibration", None, self._calibration))
 
@@ -196,7 +200,8 @@ class Writer:
             if added:
                 self._write_segment(connection, added)
             if calibration is not None:
-                catalogue.set_calibration(connection, json.dumps(calibration))
+                kept = json.dumps(calibration) if calibration else None
+                catalogue.set_calibration(connection, kept)
             audit.append(connection, events, now, self._by)
 
     @contextmanager

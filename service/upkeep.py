@@ -1,7 +1,7 @@
 """The commands that look after a library: list, change, remove, verify, compact, copy."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from service.command import (
 
 if TYPE_CHECKING:
     from index.library import Library
+    from index.verify import Damage
 
 
 @main.command(
@@ -245,12 +246,14 @@ def verify(calibration: bool, as_json: bool) -> None:
       earmark verify --calibration
 
     The catalogue, the audit log's chain, every segment's checksum and every recording's codes are
-    checked; others may read and write meanwhile. Exit status 3 if anything is damaged.
+    checked, and the library's own fit of chance; others may read and write meanwhile. Exit status 3 if
+    anything is damaged.
 
     --calibration then looks for the library's recordings among its others, which takes minutes: a
     library of music that is all alike brings more chance matches than one of all kinds. From then on
     the E-values of this library's answers are stated by that fit, and the audit log holds it. A
-    library that is too small for a fit goes on with the one that comes with Earmark.
+    library that is too small for a fit goes on with the one that comes with Earmark. A fit that is
+    damaged, or another library's, is replaced.
 
     \b
     JSON, a line for each damage, none if all is well:
@@ -260,12 +263,17 @@ def verify(calibration: bool, as_json: bool) -> None:
        "lengths": [{"seconds", "decay", "decay_least", "decay_most": of the stored codes' tail,
                     "match_score_before", "match_score": that a match must have}]}
     """
+    from itertools import chain
+
     from index.verify import orphans
     from index.verify import verify as verify_library
 
     library = open_library(current_settings(), load_encoder())
+    damages = verify_library(library)
+    if not calibration:  # which mends it
+        damages = chain(damages, _unusable_calibration(library))
     count = 0
-    for count, damage in enumerate(verify_library(library), start=1):  # noqa: B007
+    for count, damage in enumerate(damages, start=1):  # noqa: B007
         if as_json:
             print_json(vars(damage))
         else:
@@ -280,6 +288,18 @@ def verify(calibration: bool, as_json: bool) -> None:
         complain(f"{len(left)} files are of no commit; the next command that writes deletes them")
 
 
+def _unusable_calibration(library: "Library") -> "Iterator[Damage]":
+    """A fit of chance that no query can be judged by."""
+    from index.errors import LibraryError
+    from index.verify import Damage
+
+    try:
+        library.own_calibration()
+    except LibraryError as error:
+        what, _, mend = str(error).rpartition("; ")
+        yield Damage(what, mend)
+
+
 def _refit(library: "Library", as_json: bool) -> None:
     """Fit the chance of a wrong answer to the library, and keep the fit in it."""
     from index.refit import TooSmall, looks_ahead, refit
@@ -291,6 +311,9 @@ def _refit(library: "Library", as_json: bool) -> None:
         with progress(looks_ahead(library), "clip") as bar:
             fitted = refit(library, on_look=bar.update)
     except TooSmall as error:
+        if list(_unusable_calibration(library)):
+            with library.writer() as writer:
+                writer.calibrate({})
         if as_json:
             print_json({"refitted": False, "reason": str(error)})
         else:
@@ -394,14 +417,17 @@ def snapshot(folder: str, into: str | None, as_json: bool) -> None:
     JSON, a line:
       {"path", "snapshot", "recordings"}
     """
-    from index.backup import backup
+    from index.backup import TargetInUse, backup
     from index.database import BESIDE
     from service.settings import load_settings
 
     settings = current_settings()
     target = load_settings(library=folder, database=into or str(BESIDE))
     library = open_library(settings, load_encoder())
-    revision = backup(library, target.library, target.database)
+    try:
+        revision = backup(library, target.library, target.database)
+    except TargetInUse as error:
+        raise click.UsageError(str(error)) from error
     count = open_library(target, load_encoder()).info()["recordings"]
     if as_json:
         print_json({"path": folder, "snapshot": str(revision), "recordings": count})
@@ -503,13 +529,18 @@ def list_keys(as_json: bool) -> None:
 
 @keys.command(name="revoke", short_help="Make a key worthless, at once.", epilog=EXIT_STATUSES)
 @click.argument("key_id", metavar="ID")
+@json_option
 @library_option
-def revoke_key(key_id: str) -> None:
+def revoke_key(key_id: str, as_json: bool) -> None:
     """Make a key worthless, at once, also for servers that are running.
 
     \b
     Example:
       earmark keys revoke 5f0c2a7be9d1
+
+    \b
+    JSON:
+      {"id", "revoked": false if it was worth nothing already}
     """
     settings = current_settings()
     library = open_library(settings, load_encoder())
@@ -519,4 +550,7 @@ def revoke_key(key_id: str) -> None:
     except KeyError:
         complain(f"no key {key_id!r} in {settings.library}; `earmark keys list` shows them")
         sys.exit(SOME_FAILED)
+    if as_json:
+        print_json({"id": key_id, "revoked": revoked})
+        return
     click.echo(f"key {key_id} is worth nothing {'now' if revoked else 'already'}")

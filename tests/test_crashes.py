@@ -18,6 +18,7 @@ from benchmarks import crashes
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY
 from index import compaction
+from index.errors import LibraryError
 from index.library import Library
 
 ENCODER = Encoder.load()
@@ -72,6 +73,33 @@ def test_a_kill_at_any_step_leaves_the_last_commit(
         crashes.check(path, ENCODER, [crashes.after(state, ("ingest", [20]))], url)
     assert status == 0
     assert seen == {"ingest", "change", "remove", "compact"}
+
+
+@BOTH
+def test_a_library_whose_making_was_killed_at_any_step_is_made_by_the_next_writer(
+    new_database: Callable[[], sql.URL], tmp_path: Path
+) -> None:
+    step, status = 0, signal.SIGKILL
+    half_made = 0
+    while status == signal.SIGKILL:
+        step += 7
+        path, url = tmp_path / str(step), new_database()
+        process = os.fork()
+        if not process:
+            crashes.die_at(step)
+            Library.open(path, ENCODER, url=url, create=True)
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if not Library.is_there(path, url):
+            half_made += 1
+            with pytest.raises(LibraryError, match=r"no library here; `earmark ingest` makes one"):
+                Library.open(path, ENCODER, url=url)
+        library = Library.open(path, ENCODER, url=url, create=True)
+        crashes.perform(library, ENCODER, ("ingest", [1]))
+        library.close()
+        crashes.check(path, ENCODER, [{"id-1": (1, "")}], url)
+    assert status == 0
+    assert half_made > 4
 
 
 def test_random_kills_and_full_disks_lose_nothing(tmp_path: Path) -> None:

@@ -152,7 +152,18 @@ def test_unknown_id_and_bad_metadata_are_refused_and_change_nothing(library):
         ):
             with pytest.raises(ValueError):
                 writer.add(x, metadata(**wrong))
+        with pytest.raises(
+            ValueError, match=r"id 'one' is taken by another recording, 'tune.flac'"
+        ):
+            writer.add(x, metadata(id="one"))
     assert library.info() == before
+
+
+def test_who_may_not_know_a_recording_is_not_told_what_has_the_id(library):
+    add(library, 1, id="one", owner="ada", private=True)
+    with library.writer() as writer, pytest.raises(ValueError) as refused:
+        writer.add(reference(ENCODER, track(ENCODER, 2, 20)), metadata(id="one", owner="bob"))
+    assert str(refused.value) == "id 'one' is taken by another recording"
 
 
 def test_pages_and_words(library):
@@ -299,6 +310,146 @@ def test_a_damaged_catalogue_is_refused(tmp_path):
     (library.path / "catalogue.sqlite").write_bytes(b"no database at all" * 1000)
     with pytest.raises(LibraryError, match="catalogue"):
         Library.open(library.path, ENCODER)
+
+
+@pytest.mark.parametrize(
+    "left", [[], ["segments/"], ["segments/", "write.lock"], ["segments/", "catalogue.sqlite"]]
+)
+def test_a_library_that_was_begun_is_made_by_who_writes_next(tmp_path, left):
+    path = tmp_path / "library"
+    path.mkdir()
+    for name in left:
+        if name.endswith("/"):
+            (path / name).mkdir()
+        else:
+            (path / name).touch()
+    assert not Library.is_there(path, BESIDE)
+    with pytest.raises(LibraryError, match="no library here"):
+        Library.open(path, ENCODER)
+    library = Library.open(path, ENCODER, create=True)
+    add(library, 1, id="one")
+    assert finds(Library.open(path, ENCODER), 1) == ["one"]
+
+
+def test_a_lost_catalogue_is_told_and_not_made_anew_over_its_segments(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    add(library, 1)
+    library.close()
+    for lose in (lambda file: file.write_bytes(b""), Path.unlink):
+        for file in library.path.glob("catalogue.sqlite*"):
+            lose(file)
+        for create in (False, True):
+            with pytest.raises(
+                LibraryError, match="no catalogue of them; restore it from a backup"
+            ):
+                Library.open(library.path, ENCODER, create=create)
+        assert len(list((library.path / "segments").iterdir())) == 1
+
+
+def _make_and_add(path: Path, url: sql.URL, seed: int, together) -> None:
+    together.wait()
+    library = Library.open(path, ENCODER, url=url, create=True)
+    with library.writer(wait=-1) as writer:
+        writer.add(reference(ENCODER, track(ENCODER, seed, 20)), metadata(id=f"id-{seed}"))
+
+
+def test_several_may_make_the_same_library_at_once(tmp_path, database):
+    path = tmp_path / "library"
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(4)
+    processes = [
+        context.Process(target=_make_and_add, args=(path, database, seed, together))
+        for seed in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    made = Library.open(path, ENCODER, url=database)
+    assert sorted(it.id for it in made.every_recording()) == [f"id-{seed}" for seed in range(4)]
+    assert list(verify(made)) == []
+
+
+def test_who_waited_for_a_library_that_is_made_does_not_wait_for_its_writer(
+    tmp_path, database, monkeypatch
+):
+    """It is made between the look and the lock, which the one that made it goes on to hold."""
+    path = tmp_path / "library"
+    made = Library.open(path, ENCODER, url=database, create=True)
+    looks = [False]
+    has = type(made.database).has
+    monkeypatch.setattr(type(made.database), "has", lambda *of: looks.pop() if looks else has(*of))
+    with made.writer():
+        assert Library.open(path, ENCODER, url=database, create=True).id() == made.id()
+    assert not looks
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement", "what"),
+    [
+        (kind, statement, what)
+        for kind in ("sqlite", "postgresql")
+        for statement, what in (
+            ("SET name = 'encodex' WHERE name = 'encoder'", "property 'encoder' is missing"),
+            ("SET name = 'revisiom' WHERE name = 'revision'", "property 'revision' is missing"),
+            ("SET value = '1x' WHERE name = 'revision'", "revision is '1x'"),
+            ("SET value = '' WHERE name = 'revision'", "revision is ''"),
+            ("SET name = 'calibratiom' WHERE name = 'calibration'", "'calibratiom' is not known"),
+        )
+    ],
+)
+def test_a_property_that_was_altered_is_told_with_how_to_mend_it(library, statement, what):
+    with library.writer() as writer:
+        writer.calibrate({"encoder": ENCODER.id, "library": library.id()})
+    with library.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE properties {statement}")
+    for create in (False, True):
+        with pytest.raises(LibraryError, match=f"{what}; restore it from a backup") as told:
+            Library.open(
+                library.path,
+                ENCODER,
+                url=library.database.url,
+                create=create,
+                searchable=False,
+            )
+        assert str(library.path) in str(told.value)
+
+
+def test_a_revision_that_is_altered_in_use_is_told(library):
+    with library.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE properties SET value = 'x' WHERE name = 'revision'")
+    for use in (library.info, library.refresh, lambda: add(library, 1)):
+        with pytest.raises(LibraryError, match="revision is 'x'; restore it from a backup"):
+            use()
+
+
+def test_a_format_that_is_no_number_is_told(library):
+    with library.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE catalogue_version SET version_num = 'x'")
+    with pytest.raises(LibraryError, match="cannot be read"):
+        Library.open(library.path, ENCODER, url=library.database.url)
+
+
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path, monkeypatch):
+    closed = tmp_path / "closed"
+    stat = os.stat
+
+    def refuse(path, *of, **more):
+        if str(path).startswith(str(closed)):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *of, **more)
+
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    monkeypatch.setattr(os, "stat", refuse)
+    for use in (
+        lambda: Library.open(closed / "library", ENCODER),
+        lambda: Library.open(closed / "library", ENCODER, create=True),
+        lambda: Library.is_there(closed / "library", BESIDE),
+        lambda: backup(library, closed / "copy"),
+    ):
+        with pytest.raises(LibraryError, match=r"closed/.*: Permission denied"):
+            use()
 
 
 def test_another_encoders_fingerprint_is_refused(library):
