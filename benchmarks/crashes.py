@@ -236,7 +236,7 @@ def understood(said: bytes, state: State) -> Told:
 
 
 def die_at(count: int) -> None:
-    """Die at the n-th system call or SQL statement that writing a library makes, from now on."""
+    """Die at the n-th system call or SQL statement that making or writing a library makes, from now on."""
     left = [count]
 
     def step() -> None:
@@ -253,7 +253,7 @@ def die_at(count: int) -> None:
 
         return before_and_after
 
-    for name in ("fsync", "replace", "unlink", "open"):
+    for name in ("fsync", "replace", "unlink", "open", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
     for event in ("before_cursor_execute", "after_cursor_execute", "commit"):
         sql.event.listen(sql.Engine, event, lambda *_: step())

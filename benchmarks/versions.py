@@ -177,13 +177,18 @@ def ask(
 
 def is_same(clip: Signal, other: Signal, match: Match) -> bool:
     """Whether what is in the middle of a match is the reference's waveform, at the tempo found."""
-    middle = (match.query_start + match.query_end) / 2
-    place = (match.reference_start + match.reference_end) / 2
+    # the snapshot does not know where a recording ends
+    over = max(0.0, match.reference_end - len(other) / SAMPLE_RATE)
+    middle = (match.query_start + match.query_end - over / match.tempo) / 2
+    place = (match.reference_start + match.reference_end - over) / 2
     first = int((middle - PIECE / 2) * SAMPLE_RATE)
     piece = clip[max(0, first) : first + int(PIECE * SAMPLE_RATE)]
     reach = int((0.5 * PIECE * match.tempo + 0.25) * SAMPLE_RATE)
     at = int(place * SAMPLE_RATE)
-    there = prepared(other[max(0, at - reach) : at + reach]).astype(np.float32)
+    there = other[max(0, at - reach) : at + reach]
+    if not len(piece) or not len(there):
+        return False
+    there = prepared(there).astype(np.float32)
     for tempo in match.tempo * TEMPI if match.tempo != 1 else (1.0,):
         played = prepared(soxr.resample(piece, SAMPLE_RATE, SAMPLE_RATE * tempo)).astype(np.float32)
         if len(played) < len(there) and correlate(played, there)[0] >= SAME:

@@ -6,6 +6,7 @@ commands that need them and never at the top of this file.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import chain
@@ -40,6 +41,8 @@ from service.command import (
     stopping,
     wrong_per_million_option,
 )
+
+_ROWS_NAMED = 10  # of those that lack something
 
 if TYPE_CHECKING:
     from fingerprint.encoder import Encoder
@@ -135,7 +138,13 @@ def ingest(
     for name, value in given.items():
         lacking = table.lacking(name) if table else [0]
         if not value and lacking:
-            where = f" (or in {table.unit} {lacking[0]} of {metadata_file})" if table else ""
+            where = ""
+            if table:
+                more = (
+                    f" and {len(lacking) - _ROWS_NAMED} more" if len(lacking) > _ROWS_NAMED else ""
+                )
+                rows = ", ".join(map(str, lacking[:_ROWS_NAMED])) + more
+                where = f" (or in {table.unit} {rows} of {metadata_file})"
             raise click.UsageError(f"no rights basis: --{name} is missing{where}")
     if licence_until:
         given["licence_until"] = _date(licence_until)
@@ -290,7 +299,7 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
     from service.cluster import open_searched
-    from service.evidence import write_evidence
+    from service.evidence import EvidenceError, write_evidence
     from service.query import answers
 
     settings = current_settings()
@@ -298,9 +307,21 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     library = open_searched(settings, encoder)
     failures = 0
 
+    written: Counter[str] = Counter()  # pieces of evidence by the content of clips
+
     def on_answer(answer: "Answer", made: "Fingerprint") -> None:
-        if evidence is not None:
-            write_evidence(answer.clip, made, answer.matches, library, Path(evidence))
+        nonlocal failures
+        if evidence is None:
+            return
+        try:
+            earlier = written[made.sha256]
+            pages = write_evidence(
+                answer.clip, made, answer.matches, library, Path(evidence), earlier=earlier
+            )
+            written[made.sha256] += len(pages)
+        except EvidenceError as error:
+            complain(str(error))
+            failures += 1
 
     with closing(library), progress(len(clips), "clip") as bar:
         for answer in answers(
@@ -356,7 +377,9 @@ def _in_words(answer: "Answer") -> str:
 )
 @click.argument("path", metavar="PATH")
 @click.option("-o", "--output", required=True, metavar="FILE.emk", help="Where it is written.")
-def fingerprint(path: str, output: str) -> None:
+@json_option
+@library_option
+def fingerprint(path: str, output: str, as_json: bool) -> None:
     """Fingerprint a clip here, so that only its fingerprint has to be sent.
 
     \b
@@ -368,8 +391,13 @@ def fingerprint(path: str, output: str) -> None:
 
     A fingerprint holds a coarse picture of the sound (40 moments a second, 96 bands), which is less
     than the audio and more than nothing. No library is needed.
+
+    \b
+    JSON:
+      {"clip", "fingerprint": FILE.emk, "sha256": of the clip, "duration": seconds, "encoder"}
     """
     from service.query import FINGERPRINT_EXTENSION, fingerprint_clip
+    from service.wording import as_text
 
     if Path(output).suffix.lower() != FINGERPRINT_EXTENSION:
         raise click.UsageError(f"-o {output}: a fingerprint's name ends in {FINGERPRINT_EXTENSION}")
@@ -381,6 +409,16 @@ def fingerprint(path: str, output: str) -> None:
     except OSError as error:
         complain(f"{output} cannot be written: {error.strerror}")
         sys.exit(SOME_FAILED)
+    if as_json:
+        print_json(
+            {
+                "clip": as_text(path),
+                "fingerprint": as_text(output),
+                "sha256": made.sha256,
+                "duration": round(made.duration, 3),
+                "encoder": made.encoder,
+            }
+        )
 
 
 @main.command(short_help="Answer over HTTP.", epilog=EXIT_STATUSES)

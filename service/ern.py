@@ -100,9 +100,11 @@ def _title(recording: Element) -> str:
 
 
 def _artist(recording: Element, parties: dict[str, str]) -> str:
-    artists = sorted(
-        _all(recording, "DisplayArtist"), key=lambda it: int(it.get("SequenceNumber") or 0)
-    )
+    def place(artist: Element) -> int:
+        number = artist.get("SequenceNumber") or ""
+        return int(number) if number.isdecimal() else 0
+
+    artists = sorted(_all(recording, "DisplayArtist"), key=place)
     names = [parties.get(_text(it, "ArtistPartyReference"), "") for it in artists]
     return _text(recording, "DisplayArtistName") or ", ".join(filter(None, names))
 

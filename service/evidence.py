@@ -3,13 +3,14 @@
 The file holds the fingerprint of the clip around the match (a coarse picture of its sound) and the
 recording's stored codes there (from which nothing can be heard), with all that the statement depends on:
 encoder, version, sizes, the library's snapshot and the newest hash of its audit log. `verify` computes the
-score and the E-value anew from these, and compares them, the clip's hash, and the library's codes with
-what is stated.
+score and the E-value anew from these, and compares them, what the answer said, the clip's hash, and the
+library's codes and names with what is stated.
 """
 
 import base64
 import hashlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,6 +35,10 @@ from service.wording import change, shared, span
 
 # Two computers' sums differ in the last digits.
 _SAME_SCORE = 1e-3
+# An answer's score is of all that was aligned, evidence's of what is kept of that: so much more is the same.
+_MORE = 1.05
+# Of these fields of a match the library has the last word.
+_NAMES = ("source", "title", "artist", "isrc", "work", "rightsholder", "rights")
 
 
 class EvidenceError(EarmarkError):
@@ -55,12 +60,12 @@ class Evidence(BaseModel):
     encoder: str
     snapshot: str
     audit: str = Field(description="Newest hash of the library's audit log.")
-    library_embeddings: int
-    query_embeddings: int
+    library_embeddings: int = Field(gt=0)
+    query_embeddings: int = Field(gt=0)
     calibration: dict[str, Any] = Field(description="How chance was stated: the fitted tails.")
     excerpt_start: float = Field(description="Second of the clip at which the fingerprint begins.")
     fingerprint: str = Field(description="Of the clip around the match, as an .emk file.")
-    codes_start: int = Field(description="Number of the first of the recording's codes.")
+    codes_start: int = Field(ge=0, description="Number of the first of the recording's codes.")
     lists: str = Field(description="Of the recording's codes, 2 bytes each, least first.")
     codes: str
     score: float = Field(description="Of these codes and this fingerprint.")
@@ -233,12 +238,14 @@ def verify(path: Path, encoder: Encoder, library: Library | None, clip: Path | N
             f"{evidence.version}"
         )
     try:
-        checks = [_check_score(evidence, encoder)]
-        checks.append(_check_clip(evidence, clip))
-        checks.append(_check_library(evidence, library, encoder))
-    except (ValueError, KeyError, TypeError, AudioError) as error:
+        return [
+            _check_score(evidence, encoder),
+            _check_answer(evidence),
+            _check_clip(evidence, clip),
+            _check_library(evidence, library, encoder),
+        ]
+    except (ValueError, KeyError, TypeError, ArithmeticError, IndexError, AudioError) as error:
         raise EvidenceError(f"{path}: is damaged ({error})") from error
-    return checks
 
 
 def _check_score(evidence: Evidence, encoder: Encoder) -> Check:
@@ -248,6 +255,17 @@ def _check_score(evidence: Evidence, encoder: Encoder) -> Check:
     detail = f"score {weighed.score:.3f} and E-value {weighed.e_value:.3g} computed, "
     detail += f"{evidence.score:.3f} and {evidence.e_value:.3g} stated"
     return Check(what="score", holds=same, detail=detail)
+
+
+def _check_answer(evidence: Evidence) -> Check:
+    """Whether the answer said no more than what is kept here bears out."""
+    match = evidence.match
+    same = match.score <= _MORE * evidence.score and math.log(
+        max(match.e_value, 1e-300)
+    ) >= _MORE * math.log(min(max(evidence.e_value, 1e-300), 1.0))
+    said = f"the answer said score {match.score:.3f} and E-value {match.e_value:.3g}"
+    more = "" if same else ", which is of more than what is kept here, and cannot be computed again"
+    return Check(what="answer", holds=same or None, detail=said + more)
 
 
 def _check_clip(evidence: Evidence, clip: Path | None) -> Check:
@@ -284,8 +302,20 @@ def _check_library(evidence: Evidence, library: Library | None, encoder: Encoder
         and bool(np.array_equal(stored.lists, codes.lists))
         and bool(np.array_equal(stored.codes, codes.codes))
     )
-    which = f"the codes of {evidence.match.recording} in this library"
-    return said(same, f"{which} are {'' if same else 'not '}those of the evidence")
+    if not same:
+        return said(False, f"the codes of {evidence.match.recording} here are not the evidence's")
+    match, recording = evidence.match, library.recording(evidence.match.recording)
+    others = [it for it in _NAMES if getattr(recording, it, None) != getattr(match, it)]
+    if others:
+        told = ", ".join(f"{it} is {getattr(recording, it, None)!r}" for it in others)
+        return said(False, f"the codes are those of {match.recording} here, of which {told}")
+    info = library.info()
+    if info["audit"] == evidence.audit and (
+        evidence.library_embeddings > info["embeddings"]
+        or Calibration.from_entry(evidence.calibration) != library.calibration
+    ):
+        return said(False, f"in snapshot {evidence.snapshot} the library was not as it is stated")
+    return said(True, f"codes and names are those of {match.recording} in this library")
 
 
 def _page(evidence: Evidence, weighed: Weighed) -> str:

@@ -5,6 +5,7 @@ library is not decoded.
 """
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -93,12 +94,14 @@ def find_candidates(
     files: dict[object, Candidate] = {}
     for path in paths:
         for it in _sounds_at(path, failures):
-            files.setdefault((it.archive, it.member) if it.archive else it.path.resolve(), it)
+            files.setdefault(
+                (it.archive, it.member) if it.archive else os.path.realpath(it.path), it
+            )
     found = list(files.values())
     rows: dict[Path, Row] = {}
     unused: list[Row] = []
     if table is not None:
-        folders = [path for path in paths if path.is_dir() or is_archive(path.name)]
+        folders = [path for path in paths if os.path.isdir(path) or is_archive(path.name)]
         rows, unused = table.assign([it.path for it in found], folders)
     candidates = []
     for it in found:
@@ -131,7 +134,7 @@ def find_candidates(
 
 def _sounds_at(path: Path, failures: list[Outcome]) -> Iterator[Candidate]:
     """What there is to ingest at a path: a file, the sounds of a folder or those of an archive."""
-    if not (is_archive(path.name) and path.is_file()):
+    if not (is_archive(path.name) and os.path.isfile(path)):
         yield from map(Candidate, _files_at(path, failures))
         return
     count = 0
@@ -154,11 +157,13 @@ def _inside(archive: Path, name: str) -> Path:
 
 def _files_at(path: Path, failures: list[Outcome]) -> Iterator[Path]:
     """The file itself, or the audio files below a folder in order of name; hidden ones are left."""
-    if not path.is_dir():
-        if path.exists():
-            yield path
-        else:
-            failures.append(failed(path, "not-found", f"{path}: no such file or folder"))
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        failures.append(failed(path, "not-found", f"{path}: {error.strerror}"))
+        return
+    if not is_folder:
+        yield path
         return
     count = 0
 
@@ -217,7 +222,7 @@ def ingest(
             said = describe(as_text(candidate.path.name), made.tags, candidate.fields)
             recording, added = writer.add(made, replace(said, owner=owner, private=private))
         except ValueError as error:
-            return failed(candidate.path, "metadata", str(error))
+            return failed(candidate.path, "metadata", f"{candidate.path}: {error}")
         status: Literal["added", "unchanged"] = "added" if added else "unchanged"
         return Outcome(as_text(candidate.path), status, recording.id, duration=recording.duration)
 
@@ -286,6 +291,6 @@ def _require_length(candidate: Candidate, made: Fingerprint) -> None:
     said = candidate.seconds
     if said is not None and abs(made.duration - said) > max(OTHER_LENGTH, 0.05 * said):
         raise ValueError(
-            f"{candidate.path}: lasts {made.duration:.0f} s where its metadata says {said:.0f} s: "
+            f"lasts {made.duration:.0f} s where its metadata says {said:.0f} s: "
             "is it another recording's file?"
         )

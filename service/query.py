@@ -291,6 +291,8 @@ def _read(clip: str, encoder: Encoder, limits: Limits) -> _Read:
     result: Fingerprint | AudioError
     try:
         if clip == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise AudioError("undecodable", "standard input: it is closed; send a clip there")
             result = fingerprint_clip(sys.stdin.buffer, "standard input", encoder, limits)
         else:
             result = fingerprint_clip(Path(clip), Path(clip).name, encoder, limits)
@@ -301,7 +303,8 @@ def _read(clip: str, encoder: Encoder, limits: Limits) -> _Read:
 
 def _sha256(read: _Read) -> str | None:
     """Hash of a file that was refused, where there is a file and it is no larger than allowed."""
-    if isinstance(read.result, AudioError) and read.result.type in ("not-found", "too-large"):
+    refused = isinstance(read.result, AudioError) and read.result.type
+    if read.clip == STANDARD_INPUT or refused in ("not-found", "too-large"):
         return None
     try:
         with Path(read.clip).open("rb") as stream:

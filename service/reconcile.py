@@ -6,6 +6,7 @@ DuckDB reads the rows as a stream and joins them with the catalogue, which is in
 grow with the rows. Names are compared as `service.naming` has it.
 """
 
+import glob
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from index.library import Library
-from service.journal import JournalError
+from service.journal import JournalError, JournalUnwritable
 from service.labels import MILLISECONDS, columns, plain
 from service.naming import SAME_LENGTH, connect
 from service.pages import templates
@@ -61,12 +62,18 @@ def reconcile(library: Library, metadata: Path, folder: Path) -> dict[str, Any]:
     """Compare a file of metadata with a library's catalogue; writes the report, returns its summary.
 
     Raises DatasetError for metadata that cannot be read or names nothing, JournalError for a folder
-    that is not empty.
+    that is not empty, JournalUnwritable where the report cannot be written.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise JournalError(f"{folder}: is not empty; name another folder for the report")
-    if not metadata.is_file():
-        raise DatasetError(f"{metadata}: no such file; name a file of metadata")
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise JournalError(f"{folder}: is not empty; name another folder for the report")
+    except OSError as error:
+        raise JournalError(f"{folder}: cannot be read ({error.strerror})") from error
+    try:
+        if not metadata.is_file():
+            raise DatasetError(f"{metadata}: no such file; name a file of metadata")
+    except OSError as error:
+        raise DatasetError(f"{metadata}: cannot be read ({error.strerror})") from error
     try:
         with connect() as database:
             _load_catalogue(database, library)
@@ -74,7 +81,9 @@ def reconcile(library: Library, metadata: Path, folder: Path) -> dict[str, Any]:
             try:
                 return _write(database, rows, metadata, folder, library)
             except OSError as error:
-                raise JournalError(f"{folder}: cannot be written ({error.strerror})") from error
+                raise JournalUnwritable(
+                    f"{folder}: cannot be written ({error.strerror})"
+                ) from error
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise DatasetError(f"{metadata}: cannot be read as metadata ({reason})") from error
@@ -110,7 +119,8 @@ def _load(database: duckdb.DuckDBPyConnection, metadata: Path) -> int:
         names, types, count = _attach_sqlite(database, metadata)
         relation = "rows_of_sqlite"
     elif suffix in _TABULAR:
-        relation = _TABULAR[suffix].replace("$path", _quoted(str(metadata)))
+        # the name is this file's, not a pattern of several
+        relation = _TABULAR[suffix].replace("$path", _quoted(glob.escape(str(metadata))))
         described = database.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
         names, types = [row[0] for row in described], {row[0]: row[1] for row in described}
         count = _one(database, f"SELECT count(*) FROM {relation}")

@@ -169,13 +169,15 @@ def test_query_reads_standard_input_and_fingerprints(
 ) -> None:
     emk = tmp_path / "clip.emk"
     assert earmark("fingerprint", "clip.wav", "-o", emk).stdout == ""
+    (made,) = earmark.lines("fingerprint", "clip.wav", "-o", emk)
+    assert made["fingerprint"] == str(emk) and made["duration"] == 5.0
     clip = (music / "clip.wav").read_bytes()
     answers = earmark.lines("query", "-", emk, "clip.wav", stdin=clip)
     assert len(answers) == 3
     for answer in answers:
         conforms(answer, "answer")
         assert answer["matches"][0]["source"] == "song-1.flac"
-        assert answer["sha256"] == answers[2]["sha256"]
+        assert answer["sha256"] == made["sha256"]
     assert answers[0]["clip"] == "-"
 
 
@@ -264,7 +266,11 @@ def test_no_rights_basis_no_ingest(earmark: Earmark, tmp_path: Path) -> None:
     table = tmp_path / "songs.csv"
     table.write_text("file,rightsholder,rights\nsong-0.flac,Zero Ltd,owned\nsong-1.flac,,owned\n")
     done = earmark("ingest", "songs", "--metadata", table, status=2)
-    assert "--rightsholder is missing (or in row 3" in done.stderr
+    assert "--rightsholder is missing (or in row 3 of" in done.stderr
+    rows = "".join(f"song-{n}.flac,Zero Ltd,\n" for n in range(12))
+    table.write_text("file,rightsholder,rights\n" + rows)
+    done = earmark("ingest", "songs", "--metadata", table, status=2)
+    assert "2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more of" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

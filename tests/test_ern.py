@@ -139,4 +139,10 @@ def test_a_delivery_is_ingested_with_its_message(earmark: Earmark, tmp_path: Pat
         "Blue Label",
     )
     lacking = earmark("ingest", tmp_path, *arguments, status=2).stderr
-    assert "in sound recording 1 of" in lacking
+    assert "in sound recording 1, 2, 3 of" in lacking
+
+
+def test_an_artists_place_that_is_no_number_is_none(tmp_path: Path) -> None:
+    resources = EDITIONS.replace('SequenceNumber="2"', 'SequenceNumber="second"')
+    _, two, _ = load_message(message(tmp_path, resources=resources)).rows
+    assert sorted(two.fields["artist"].split(", ")) == ["Ada Reed", "Bo Wind"]

@@ -34,6 +34,7 @@ def test_evidence_holds_with_its_clip_and_its_library(
     file = file_of(tmp_path)
     assert checks(earmark, file, "--clip", music / "clip.wav") == {
         "score": True,
+        "answer": True,
         "clip": True,
         "library": True,
     }
@@ -48,6 +49,7 @@ def test_evidence_needs_neither_library_nor_clip(
     elsewhere = {"EARMARK_LIBRARY": str(tmp_path / "none")}
     assert checks(earmark, file_of(tmp_path), environment=elsewhere) == {
         "score": True,
+        "answer": True,
         "clip": None,
         "library": None,
     }
@@ -58,7 +60,7 @@ def test_evidence_needs_neither_library_nor_clip(
     [
         ("score", lambda score: score + 5),
         ("e_value", lambda e_value: e_value / 1000),
-        ("query_embeddings", lambda count: count // 50),
+        ("query_embeddings", lambda count: max(1, count // 50)),
         ("library_embeddings", lambda count: count * 1000),
         ("codes", lambda codes: base64.b64encode(base64.b64decode(codes)[::-1]).decode()),
     ],
@@ -71,6 +73,80 @@ def test_what_was_changed_afterwards_does_not_hold(
     file.write_text(json.dumps(evidence))
     held = checks(earmark, file, status=1)
     assert False in (held["score"], held["library"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("title", "Another Song", "library"),
+        ("rightsholder", "Red Label", "library"),
+        ("score", 9999.0, "answer"),
+        ("e_value", 1e-300, "answer"),
+    ],
+)
+def test_what_an_answer_never_said_is_not_said_to_hold(
+    field: str,
+    value: object,
+    what: str,
+    earmark: Earmark,
+    evidence: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    evidence["match"][field] = value
+    file = file_of(tmp_path)
+    file.write_text(json.dumps(evidence))
+    status = 1 if what == "library" else 0
+    held = checks(earmark, file, status=status)
+    assert held["score"] is True
+    assert held[what] is (False if what == "library" else None)
+
+
+def test_a_library_that_was_never_of_that_size_does_not_hold(
+    earmark: Earmark, evidence: dict[str, Any], tmp_path: Path
+) -> None:
+    evidence["library_embeddings"] += 1  # too little to change the E-value
+    file = file_of(tmp_path)
+    file.write_text(json.dumps(evidence))
+    held = checks(earmark, file, status=1)
+    assert (held["score"], held["library"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("tempo", 0), ("query_end", 1e308), ("reference_start", -1e308)],
+)
+def test_hostile_evidence_is_one_line(
+    field: str, value: float, earmark: Earmark, evidence: dict[str, Any], tmp_path: Path
+) -> None:
+    evidence["match"] |= {field: value, "pitch_semitones": 1.0}
+    file = file_of(tmp_path)
+    file.write_text(json.dumps(evidence))
+    done = earmark("verify-evidence", file, status=1)
+    assert str(file) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_clips_of_one_content_have_evidence_each(
+    earmark: Earmark, music: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes((music / "clip.wav").read_bytes())
+    earmark("query", "clip.wav", copy, "--evidence", tmp_path / "evidence")
+    files = sorted((tmp_path / "evidence").glob("*.json"))
+    assert [Path(json.loads(file.read_text())["clip"]).name for file in files] == [
+        "clip.wav",
+        "copy.wav",
+    ]
+
+
+def test_where_evidence_cannot_be_written_answers_are_still_given(
+    earmark: Earmark, tmp_path: Path
+) -> None:
+    folder = tmp_path / "evidence"
+    folder.write_text("a file")
+    done = earmark("query", "clip.wav", "unknown.wav", "--json", "--evidence", folder, status=1)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(answer["matches"]) for answer in answers] == [1, 0]
+    assert "evidence cannot be written" in done.stderr
 
 
 def test_another_place_than_the_one_found_does_not_hold(

@@ -67,6 +67,7 @@ def test_a_file_that_is_named_is_tried_whatever_it_is_called(tmp_path: Path) -> 
 def test_a_file_that_is_named_twice_is_taken_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp3")
     (tmp_path / "link.mp3").symlink_to("a.mp3")
+    (tmp_path / "loop.mp3").symlink_to("loop.mp3")
     paths = [tmp_path / "a.mp3", tmp_path, tmp_path / "link.mp3"]
     assert names(find_candidates(paths, RIGHTS)[0], tmp_path) == ["a.mp3"]
 

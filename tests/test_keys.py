@@ -220,6 +220,8 @@ def test_a_library_without_keys_asks_for_none_and_with_its_first_key_for_one(
         assert client.get("/v1/recordings", headers=header).status_code == 200
         earmark("keys", "revoke", made["id"])
         assert client.get("/v1/recordings", headers=header).status_code == 401
+        again = earmark.lines("keys", "revoke", made["id"])
+        assert again == [{"id": made["id"], "revoked": False}]
 
 
 @BOTH

@@ -167,3 +167,20 @@ def test_plain_names_have_the_keys_that_all_the_rules_would_give_them() -> None:
         ).fetchall()
     assert all((row[0], row[2]) == (row[1], row[3]) for row in keys)
     assert 5 < sum(row[4] for row in keys) < len(keys) - 5
+
+
+def test_a_name_that_looks_like_a_pattern_is_one_file(named: Earmark, tmp_path: Path) -> None:
+    rows = "title,isrc\nsomething,USRC17607839\n"
+    pattern = tmp_path / "tracks[1]*.csv"
+    pattern.write_text(rows)
+    (tmp_path / "tracks1.csv").write_text(rows + "another,\n")
+    (summary,) = named.lines("reconcile", pattern, "--report", tmp_path / "report")
+    assert (summary["rows"], summary["matched_rows"]) == (1, 1)
+
+
+def test_names_too_long_for_a_file_are_one_line(named: Earmark, tmp_path: Path) -> None:
+    good = tmp_path / "good.csv"
+    good.write_text("title\nsomething\n")
+    for metadata, report in (("x" * 300 + ".csv", "report"), (good, "y" * 300)):
+        done = named("reconcile", metadata, "--report", report, status=2)
+        assert "name too long" in done.stderr.lower() and done.stderr.count("\n") == 1

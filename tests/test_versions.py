@@ -1,13 +1,21 @@
 """Whether a match is of one recording is told from the waveforms where it was aligned."""
 
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soxr
-from melodies import RATE, melody
+from melodies import RATE, melody, write
 
-from benchmarks.versions import Signal, is_same
+from benchmarks.corpora import Item
+from benchmarks.versions import Signal, Told, Version, ask, is_same
 from fingerprint.audio import SAMPLE_RATE
+from fingerprint.encoder import Encoder
+from fingerprint.fingerprint import REFERENCE_EVERY, fingerprint
 from index.search import Match
+from index.segment import Codes
+from index.snapshot import Snapshot
 
 
 def aligned(tempo: float, query: float, reference: float, seconds: float) -> Match:
@@ -63,3 +71,18 @@ def test_a_match_at_an_edge_is_compared_as_far_as_there_is_sound() -> None:
     whole = music(3, 12)
     assert is_same(whole[-2 * SAMPLE_RATE :], whole, aligned(1.0, 0.0, 10.0, 2.0))
     assert is_same(whole[: 2 * SAMPLE_RATE], whole, aligned(1.0, 0.0, 0.0, 2.0))
+
+
+def test_clips_of_a_copy_are_matched_with_it_and_of_the_same_waveform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load()
+    monkeypatch.setenv("EARMARK_CACHE", str(tmp_path))
+    (tmp_path / "packages/p").mkdir(parents=True)
+    songs = {seed: write(tmp_path / f"packages/p/{seed}.wav", melody(seed)) for seed in (1, 2)}
+    made = [fingerprint(song, encoder, REFERENCE_EVERY).embeddings for song in songs.values()]
+    snapshot = Snapshot.of([Codes(*encoder.codec.encode(x)) for x in made], encoder.codec)
+    sought = Item("b", "tune", "music", "p", "2.wav", 20.0, "CC0", "Two", "", "b", True)
+    version = Version("a copy", "tune", "Copy", "Two", songs[2], None, sought)
+    told = ask(version, snapshot, ["a", "b"], encoder, Namespace(clips=2, seconds=5.0))
+    assert told == Told("a copy", "tune", "Copy", "Two", 2, 2, 0, 2)
