@@ -82,7 +82,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, works: Sequence[Codes], codec: Codec) -> "Snapshot":
-        """A snapshot of codes that are in no library; its recordings are called by numbers and have no end."""
+        """A snapshot of codes that are in no library; recordings are called by numbers and have no end."""
         counts = np.array([len(codes) for codes in works], np.int64)
         numbers = np.arange(len(works))
         placements = Placements(
