@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from service.extensions import is_closed, is_container, is_sound
 from service.labels import Labels, labels_of
-from service.member import Member, bad
+from service.member import Member, bad, spelled
 from service.place import Place, unpacked
 from service.source import MOST_IN_MEMORY, InMemory, Slice, Zipped, is_bomb, zip_at
 from service.wording import as_text
@@ -115,10 +115,10 @@ def _tar_parts(path: Place, name: str, labels: dict[str, Labels]) -> Iterator[Me
             weight = info.size if sliceable else max(0, seen - before)
             if number % _DRAINED == 0:
                 cast(Any, archive).members = []  # tarfile keeps all it has seen
-            member = as_text(info.name)
+            member = spelled(info.name)
             if (info.islnk() or info.issym()) and is_sound(info.name):
                 what = (
-                    f"is a link to {as_text(info.linkname)}, and heard where that is, if it is here"
+                    f"is a link to {spelled(info.linkname)}, and heard where that is, if it is here"
                 )
                 yield bad(name, member, number, weight, "not-found", what)
             if not info.isreg():

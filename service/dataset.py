@@ -19,12 +19,11 @@ from fingerprint.errors import reason_of
 from service.archives import tar_members, zip_members
 from service.extensions import is_closed, is_container, is_manifest, is_sound
 from service.manifests import manifest_members
-from service.member import Member, bad
+from service.member import Member, bad, spelled
 from service.parquet import NoSounds, parquet_members
 from service.place import DatasetError, Place, bytes_of, is_folder
 from service.source import OnDisk
 from service.url import Url
-from service.wording import as_text
 
 _NOT_LOOKED_INTO = (
     "is an archive of a kind that is not looked into; unpack it, or pack it as tar or zip"
@@ -45,18 +44,18 @@ def members(dataset: Place) -> Iterator[Member]:
     elif is_manifest(dataset.name):
         yield from manifest_members(dataset)
     elif is_container(dataset.name):
-        yield from _of_container(dataset, dataset.name)
+        yield from _of_container(dataset, spelled(dataset.name))
     elif is_closed(dataset.name):
         raise DatasetError(f"{dataset}: {_NOT_LOOKED_INTO}")
     else:
-        yield Member(as_text(dataset.name), None, 0, bytes_of(dataset), OnDisk(dataset))
+        yield Member(spelled(dataset.name), None, 0, bytes_of(dataset), OnDisk(dataset))
 
 
 def _of_folder(folder: Place) -> Iterator[Member]:
     def relative(path: Place | str) -> str:
         if isinstance(path, Url) and isinstance(folder, Url):
-            return as_text(path.within(folder))
-        return as_text(str(PurePosixPath(str(path)).relative_to(str(folder))))
+            return spelled(path.within(folder))
+        return spelled(str(PurePosixPath(str(path)).relative_to(str(folder))))
 
     unread: list[OSError] = []
     for path in _files(folder, unread.append):
@@ -94,20 +93,21 @@ def _unread(name: str, error: OSError) -> Member:
 
 def _of_container(path: Place, name: str, *, in_folder: bool = False) -> Iterator[Member]:
     """The members of an archive or a Parquet file, up to where it is damaged."""
-    weight, index = 0, 0
+    weight, index, count = 0, 0, 0
     try:
-        for member in _reader(path)(path, as_text(name)):
+        for member in _reader(path)(path, name):
             weight += member.weight
-            index = member.index + 1
+            index = max(index, member.index + 1)
+            count += 1
             yield member
     except NoSounds:
         if not in_folder:  # where there are others, a table without sounds is only that
             raise
     except Exception as error:  # what the reader of an archive makes of damage
         reason = reason_of(error)
-        what = f"is damaged ({reason}); what comes after {index} members is not looked at"
+        what = f"is damaged ({reason}); what comes after {count} sounds is not looked at"
         left = max(0, bytes_of(path) - weight)
-        yield bad(as_text(name), None, index, left, "undecodable", what)
+        yield bad(name, None, index, left, "undecodable", what)
 
 
 def _reader(path: Place) -> Callable[[Place, str], Iterator[Member]]:

@@ -1,6 +1,8 @@
 """The commands that look into what others hold: scan a dataset, compare metadata."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from service.command import (
 )
 
 if TYPE_CHECKING:
+    from service.journal import Journal
     from service.listen import Heard
     from service.member import Member
 
@@ -103,17 +106,14 @@ def scan(
     """
     from threading import Event
 
-    from filelock import FileLock, Timeout
-
     from fingerprint.hypotheses import LADDER
     from service.cluster import jobs_of, join
     from service.dataset import size_of
-    from service.journal import LOCK, Journal, JournalError
+    from service.journal import Journal
     from service.listen import EVIDENCE, Task
+    from service.member import spelled
     from service.place import place
-    from service.report import write_report
     from service.scan import scan as scan_dataset
-    from service.wording import as_text
 
     settings = current_settings()
     encoder = load_encoder()
@@ -127,7 +127,8 @@ def scan(
         raise click.UsageError(f"--hypotheses {hypotheses}: there are {len(LADDER)}")
     total = size_of(where)
     scanned = {
-        "dataset": as_text(where.resolve() if isinstance(where, Path) else str(where)),
+        "dataset": spelled(str(where.resolve() if isinstance(where, Path) else where)),
+        "library": library.id(),
         "encoder": encoder.id,
         "probe": "yes" if probe else "no",
         "thorough": "yes" if thorough else "no",
@@ -154,7 +155,7 @@ def scan(
     stop, heard_files, found_files = Event(), 0, journal.found()
     try:
         with (
-            FileLock(report / LOCK, blocking=False),
+            _alone(report),
             stopping(stop) as signals,
             progress(total, "B") as bar,
         ):
@@ -175,9 +176,7 @@ def scan(
                 on_done=on_done,
                 cluster=settings.ray is not None,
             )
-            summary = write_report(journal, report) if complete else None
-    except Timeout:
-        raise JournalError(f"{report}: another scan is at work in this folder") from None
+            summary = _report(journal, report) if complete else None
     finally:
         journal.close()
     if summary is None:
@@ -185,6 +184,39 @@ def scan(
         sys.exit(128 + signals[0])
     _tell(summary, report, as_json)
     finish(summary["failed_files"])
+
+
+@contextmanager
+def _alone(report: Path) -> Iterator[None]:
+    """Keep other scans from a report's folder. Raises JournalError if one is at work there."""
+    from filelock import FileLock, Timeout
+
+    from service.journal import LOCK, JournalError
+
+    lock = FileLock(report / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise JournalError(f"{report}: another scan is at work in this folder") from None
+    except OSError as error:
+        raise JournalError(f"{report}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _report(journal: "Journal", folder: Path) -> dict[str, Any]:
+    """Write the report of a journal; returns the summary. Raises JournalUnwritable."""
+    from fingerprint.errors import reason_of
+    from service.journal import GO_ON, JournalUnwritable
+    from service.report import write_report
+
+    try:
+        return write_report(journal, folder)
+    except OSError as error:
+        what = f"{folder}: the report cannot be written ({reason_of(error)})"
+        raise JournalUnwritable(f"{what}; {GO_ON}") from error
 
 
 def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
@@ -208,19 +240,20 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
 @json_option
 @library_option
 def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
-    """Compute a match again from its evidence: score and E-value, the clip's hash, the library's codes.
+    """Compute a match again from its evidence: score, E-value, the clip's hash, the library's codes.
 
     \b
     Example:
       earmark query suspect.mp3 --evidence evidence
       earmark verify-evidence evidence/5f0c2a7be9d14c3d-1.json --clip suspect.mp3
 
-    The score needs nothing but the file. The codes are compared with those of the library, if there is
-    one that has the recording. Exit status 1 if anything does not hold.
+    The score needs nothing but the file; what the answer said is held against it. Codes and names are
+    compared with those of the library, if there is one that has the recording. Exit status 1 if anything
+    does not hold.
 
     \b
     JSON, a line for each thing that was looked at:
-      {"what": "score|clip|library", "holds": true, false or null (not looked at), "detail"}
+      {"what": "score|answer|clip|library", "holds": true, false or null (not looked at), "detail"}
     """
     from index.library import Library
     from service.evidence import verify

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from huey import MemoryHuey
 from huey.consumer import Consumer
 
+from fingerprint.errors import reason_of
 from index.database import Database, DatabaseErrors, Text, database
 from index.errors import LibraryError
 from index.schema import Schema
@@ -42,7 +43,16 @@ from service.settings import Settings
 UNFINISHED = ("queued", "running")
 SCHEMA = Schema(Path(__file__).parent / "migrations", "jobs_version", 1)
 _LOOK_EVERY = 2.0  # s, for what other servers have left undone or were told to end
-_START = "from service.cli import main; main(prog_name='earmark')"
+# Python's own status for an error that nobody expected is SOME_FAILED.
+_START = """
+import sys, traceback
+try:
+    from service.cli import main
+    main(prog_name="earmark")
+except Exception:
+    traceback.print_exc()
+    sys.exit(70)
+"""
 _LONGEST_ERROR = 1000  # characters
 _ID = re.compile("[0-9a-f]{16}")
 # A name that a file can have as it is, beside the folders that jobs leave.
@@ -164,17 +174,9 @@ class Jobs:
 
         Raises a 429 for an owner who has too many, a 503 where the disk has no room.
         """
-        with self._begin() as connection:
-            query = sql.select(sql.func.count()).where(
-                self._jobs.c.state.in_(UNFINISHED), self._jobs.c.owner == (asker.owner or "")
-            )
-            if asker.key and connection.execute(query).scalar_one() >= self._per_owner:
-                raise ProblemError(
-                    429,
-                    f"{asker.owner} has {self._per_owner} {self.kind}s that are not finished",
-                    headers={"Retry-After": "60"},
-                )
         id = secrets.token_hex(8)
+        with self._begin() as connection:
+            self._require_room(connection, asker, id)
         folder = self._folder / id
         with self._claim(id):
             self._receive(id, folder, sent, name, options, asker, check)
@@ -197,7 +199,8 @@ class Jobs:
                 with (folder / file).open("wb") as copy:
                     shutil.copyfileobj(stream, copy, 1 << 20)
             check(folder)
-            with self._begin() as connection:
+            with self._begin_alone() as connection:
+                # written first: SQLite lets no other write between what is read and what is written then
                 connection.execute(
                     sql.insert(self._jobs).values(
                         id=id,
@@ -210,11 +213,27 @@ class Jobs:
                         created_at=_now(),
                     )
                 )
+                self._require_room(connection, asker, id)  # others may have come by now
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
-                raise unavailable(f"what was sent cannot be kept ({error.strerror})") from error
+                reason = reason_of(error)
+                raise unavailable(f"what was sent cannot be kept ({reason})") from error
             raise
+
+    def _require_room(self, connection: sql.Connection, asker: Asker, id: str) -> None:
+        """Raises a 429 for an owner who has as many unfinished jobs as there may be beside this one."""
+        query = sql.select(sql.func.count()).where(
+            self._jobs.c.state.in_(UNFINISHED),
+            self._jobs.c.owner == (asker.owner or ""),
+            self._jobs.c.id != id,
+        )
+        if asker.key and connection.execute(query).scalar_one() >= self._per_owner:
+            raise ProblemError(
+                429,
+                f"{asker.owner} has {self._per_owner} {self.kind}s that are not finished",
+                headers={"Retry-After": "60"},
+            )
 
     def row(self, id: str, asker: Asker) -> sql.Row:
         """A job. Raises a 404 where there is none that the asker may see."""
@@ -429,6 +448,19 @@ class Jobs:
         kept = self._kept()
         try:
             with kept.engine.begin() as connection:
+                yield connection
+        except DatabaseErrors as error:
+            raise _unusable(kept, self.kind, error) from None
+
+    @contextmanager
+    def _begin_alone(self) -> Iterator[sql.Connection]:
+        """A transaction of which there is one at a time, on all servers.
+
+        Raises LibraryError where the database cannot be used, TimeoutError if others take too long.
+        """
+        kept = self._kept()
+        try:
+            with kept.lock("jobs", 30) as connection, connection.begin():
                 yield connection
         except DatabaseErrors as error:
             raise _unusable(kept, self.kind, error) from None

@@ -1,7 +1,8 @@
 """What a scan has found so far, in its report's folder: a scan that is killed goes on from here.
 
 A member is noted together with what was heard in it, in one transaction: after a crash it is either done or
-as if it had never been begun. What is heard is kept by the sound's content, so that copies share it.
+as if it had never been begun. What is heard is kept by the sound's content, so that copies share it; of an
+error without the name that it begins with, which is each copy's own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 
-from fingerprint.errors import EarmarkError
-from service.member import Member
+from fingerprint.errors import AudioError, EarmarkError
+from service.member import Member, name_of
 
 FILE = "scan.sqlite"
 LOCK = "scan.lock"  # held by the process that scans
+GO_ON = "what was noted before is safe: make room and go on with --resume"
 _FORMAT = "1"
+_LIBRARY = "library"  # was not noted at first
 
 _metadata = sql.MetaData()
 _scan = sql.Table(
@@ -53,7 +56,7 @@ class JournalError(EarmarkError):
 
 
 class JournalUnwritable(EarmarkError):
-    """A journal that nothing more can be written to: a full disk, say."""
+    """A report that nothing more can be written to: a full disk, say."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,14 @@ class Journal:
         an unfinished one's and `resume` was not asked for.
         """
         file = folder / FILE
-        begun = file.is_file()
-        if not begun and folder.is_dir() and any(folder.iterdir()):
-            raise JournalError(f"{folder}: is not empty and holds no scan; name another folder")
-        if begun and not resume:
-            raise JournalError(
-                f"{folder}: holds a scan already; go on with it (--resume) or name another folder"
-            )
         try:
+            begun = file.is_file()
+            if not begun and folder.is_dir() and any(folder.iterdir()):
+                raise JournalError(f"{folder}: is not empty and holds no scan; name another folder")
+            if begun and not resume:
+                raise JournalError(
+                    f"{folder}: holds a scan already; go on with it (--resume) or name another folder"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             engine = sql.create_engine(f"sqlite:///{file}")
             _metadata.create_all(engine)
@@ -118,9 +121,11 @@ class Journal:
                     rows = [{"name": name, "value": value} for name, value in both.items()]
                     connection.execute(sql.insert(_scan), rows)
         except OSError as error:
-            raise JournalError(f"{folder}: cannot be written ({error.strerror})") from error
+            raise JournalError(f"{folder}: cannot be used ({error.strerror})") from error
         except sql.exc.DBAPIError as error:
             raise JournalError(f"{file}: cannot be used ({error.orig})") from error
+        if before and _LIBRARY in said:
+            before.setdefault(_LIBRARY, said[_LIBRARY])
         for name, value in said.items():
             if before and before.get(name) != value:
                 raise JournalError(
@@ -158,7 +163,12 @@ class Journal:
     def note(
         self, members: Iterable[Noted], heard: Mapping[str, dict[str, Any]], elapsed: float
     ) -> None:
-        """Note members, and what was heard in sounds; `elapsed` more seconds have gone into it."""
+        """Note members, and what was heard in sounds; `elapsed` more seconds have gone into it.
+
+        Raises JournalUnwritable.
+        """
+        members = list(members)
+        firsts = {it.sha256: it.member.name for it in reversed(members)}
         rows = [
             {
                 "file": it.member.file,
@@ -171,12 +181,13 @@ class Journal:
             }
             for it in members
         ]
+        heard = {sound: _nameless(found, firsts.get(sound)) for sound, found in heard.items()}
         try:
             self._insert(rows, heard, elapsed)
         except sql.exc.OperationalError as error:
+            where = self._engine.url.database
             raise JournalUnwritable(
-                f"{self._engine.url.database}: cannot be written ({error.orig}); what was noted before "
-                "is safe: make room and go on with --resume"
+                f"{where}: cannot be written ({error.orig}); {GO_ON}"
             ) from error
 
     def _insert(
@@ -213,13 +224,31 @@ class Journal:
         )
         with self._engine.connect().execution_options(yield_per=1000) as connection:
             for row in connection.execute(query):
-                yield Row._make(row)
+                yield _named(Row._make(row))
 
     def sounds(self) -> Iterator[dict[str, Any]]:
         """What was heard in each different sound."""
         with self._engine.connect().execution_options(yield_per=1000) as connection:
             for row in connection.execute(sql.select(_sounds.c.heard)):
                 yield row.heard
+
+
+def _nameless(heard: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """What was heard in a sound that may have copies, its error without the name of the first."""
+    error = heard.get("error")
+    if not error or name is None:
+        return heard
+    detail = error["detail"].removeprefix(AudioError(error["type"], name).detail)
+    return heard | {"error": error | {"detail": detail}}
+
+
+def _named(row: Row) -> Row:
+    """A row whose error has its name."""
+    error = row.heard.get("error")
+    if not error or not error["detail"].startswith(": "):
+        return row
+    detail = AudioError(error["type"], name_of(row.file, row.member) + error["detail"]).detail
+    return row._replace(heard=row.heard | {"error": error | {"detail": detail}})
 
 
 def _say(connection: sql.Connection, name: str, value: str) -> None:

@@ -25,7 +25,7 @@ from index.search import Match as Found
 from index.significance import REVIEW
 from index.votes import Effort
 from service.decoy import mirrored
-from service.evidence import write_evidence
+from service.evidence import EvidenceError, write_evidence
 from service.query import ClipError, match_of
 from service.segment import Segment
 from service.source import Source
@@ -107,6 +107,8 @@ def set_up(task: Task) -> None:
 def listen(source: Source, name: str, sha256: str | None, ears: Ears | None = None) -> Heard:
     """What is heard in a sound; never raises for what the sound is like.
 
+    Raises LibraryError, and EvidenceError where evidence cannot be written.
+
     sha256 : of its content, if it is known
     ears : if not those that were set up
     """
@@ -120,7 +122,7 @@ def listen(source: Source, name: str, sha256: str | None, ears: Ears | None = No
     except MemoryError:
         detail = f"{name}: takes more memory than one sound may; split the file"
         return Heard(error=ClipError(type="too-large", detail=detail))
-    except LibraryError:  # says nothing of the sound
+    except (LibraryError, EvidenceError):  # say nothing of the sound
         raise
     except Exception as error:  # what the reader of an archive makes of damage
         detail = f"{name}: is damaged ({str(error) or type(error).__name__})"

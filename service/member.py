@@ -1,5 +1,6 @@
 """A dataset's member: one sound, or what kept it from being one."""
 
+import re
 from dataclasses import dataclass, field
 
 from fingerprint.errors import AudioError, AudioErrorType
@@ -7,6 +8,18 @@ from service.labels import Labels
 from service.place import Place
 from service.source import OnDisk, Source
 from service.url import Url
+from service.wording import as_text
+
+# In names: a byte that is no UTF-8, and a backslash that would look like the spelling of one.
+_ODD = re.compile(r"[\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
+
+
+def spelled(name: str) -> str:
+    """A file's name as text, different ones differently: bytes that are no UTF-8 as `\\xfe`.
+
+    A backslash before what looks so is `\\x5c`. Not to be done twice.
+    """
+    return as_text(_ODD.sub(lambda odd: f"\\x{ord(odd[0]) & 0xFF:02x}", name))
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ class Member:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return self.file if self.member is None else f"{self.file}: {self.member}"
+        return name_of(self.file, self.member)
 
     @property
     def held(self) -> int:
@@ -43,12 +56,17 @@ class Member:
         return 0 if self.source is None else self.source.held
 
 
+def name_of(file: str, member: str | None) -> str:
+    """What messages call a sound of that file, and of that name in it."""
+    return file if member is None else f"{file}: {member}"
+
+
 def bad(
     file: str, member: str | None, index: int, weight: int, kind: AudioErrorType, what: str
 ) -> Member:
     """One that cannot be read: the kind of error, and what is said of it after its name."""
-    name = file if member is None else f"{file}: {member}"
-    return Member(file, member, index, weight, None, problem=AudioError(kind, f"{name}: {what}"))
+    problem = AudioError(kind, f"{name_of(file, member)}: {what}")
+    return Member(file, member, index, weight, None, problem=problem)
 
 
 def named(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fingerprint.errors import EarmarkError
-from service.url import Unreachable, Url, shown
+from service.url import Url, shown
 
 Place = Path | Url
 
@@ -38,7 +38,7 @@ def is_folder(dataset: Place) -> bool:
         if dataset.exists():
             return dataset.is_dir()
         reason = "no such file or folder"
-    except Unreachable as error:
+    except OSError as error:
         reason = str(error.strerror)
     raise DatasetError(f"{dataset}: {reason}; name the dataset to scan")
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from fingerprint.errors import AudioError
 from index.database import dial
 from service.dataset import members
-from service.journal import Journal, Noted
+from service.evidence import EvidenceError
+from service.journal import GO_ON, Journal, JournalUnwritable, Noted
 from service.listen import Heard, Task, listen, set_up
 from service.member import Member
 from service.place import Place
@@ -53,6 +54,8 @@ def scan(
     When `stop` is set, what is being heard is finished and noted, and no other is begun. `on_done` is told
     of each member with what was heard in it, None where an earlier run or an earlier copy says it.
     cluster : whether the workers are on the nodes of the cluster that was joined, and read the files too
+
+    Raises DatasetError, and JournalUnwritable where the journal or evidence cannot be written.
     """
     slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
     bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
@@ -181,9 +184,11 @@ class _Work:
             del self._held[sound]
             try:
                 heard = future.result()
-            except AudioError as error:  # the worker died
-                detail = f"{noted[0].member.name}: {error.detail}"
-                heard = Heard(error=ClipError(type=error.type, detail=detail))
+            except AudioError as died:
+                error = AudioError(died.type, f"{noted[0].member.name}: {died.detail}")
+                heard = Heard(error=ClipError(type=error.type, detail=error.detail))
+            except EvidenceError as unwritable:
+                raise JournalUnwritable(f"{unwritable}; {GO_ON}") from unwritable
             self._note(noted, heard)
 
     def _note(self, noted: list[Noted], heard: Heard | None) -> None:

@@ -16,7 +16,8 @@ import pytest
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
 from service.dataset import members
-from service.place import DatasetError
+from service.journal import Journal, JournalError
+from service.place import DatasetError, is_folder
 from service.source import identify
 
 HUGE = 20 * 2**30  # bytes
@@ -181,3 +182,106 @@ def test_a_tar_with_a_damaged_header_is_read_up_to_there_and_told_of(
     path.write_bytes(pack(data))
     assert names(path) == ["a.ogg"]
     assert "is damaged (a member's header: invalid header)" in problems(path)[path.name]
+
+
+def test_names_that_are_not_utf_8_are_told_apart(tmp_path: Path) -> None:
+    odd = [
+        b"x\xfe",
+        b"x\xff",
+        b"x\\xfe",
+        b"x\\x5cxfe",
+        b"x\\\xfe",
+        "x\N{REPLACEMENT CHARACTER}".encode(),
+    ]
+    for name in odd:
+        (tmp_path / os.fsdecode(name)).mkdir()
+        (tmp_path / os.fsdecode(name + b"/a.ogg")).write_bytes(SOUND)
+        with zipfile.ZipFile(tmp_path / os.fsdecode(name + b".zip"), "w") as archive:
+            archive.writestr("a.ogg", SOUND)
+    found = [(it.file, it.index) for it in members(tmp_path)]
+    assert len(set(found)) == len(found) == 2 * len(odd)
+    assert ("x\\xfe/a.ogg", 0) in found and ("x\\xff.zip", 0) in found
+    assert all(file.encode() for file, _ in found)
+
+
+def test_what_is_said_of_a_sound_in_a_tar_is_not_said_of_another_name(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "dump.tar", "w") as archive:
+        for name, data in ((b"\xfe.json", b'{"title": "Dawn"}'), (b"\xff.ogg", SOUND)):
+            info = tarfile.TarInfo(os.fsdecode(name))
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    (member,) = members(tmp_path / "dump.tar")
+    assert (member.member, member.labels) == ("\\xff.ogg", {})
+
+
+PNG, WEBP = b"\x89PNG\r\n\x1a\n picture", b"RIFF\0\0\0\0WEBPVP8 "
+
+
+def parquet(path: Path, rows: list[dict[str, Any]], kinds: dict[str, str] | None = None) -> Path:
+    """A Parquet file, with Hugging Face's metadata about the kinds of its columns."""
+    table = pa.Table.from_pylist(rows)
+    if kinds is not None:
+        features = {column: {"_type": kind} for column, kind in kinds.items()}
+        said = {"huggingface": json.dumps({"info": {"features": features}})}
+        table = table.replace_schema_metadata(said)
+    pq.write_table(table, path)
+    return path
+
+
+def cell(data: bytes | None, path: str | None = None) -> dict[str, Any]:
+    return {"bytes": data, "path": path}
+
+
+def test_every_column_of_sounds_is_read_and_pictures_are_passed_over(tmp_path: Path) -> None:
+    rows = [
+        {"image": cell(PNG), "vocals": cell(SOUND, "v.wav"), "rest": cell(SOUND, "r.wav"), "n": 0},
+        {"image": cell(WEBP), "vocals": cell(None), "rest": cell(SOUND), "n": 1},
+        {"image": cell(None, "2.JPG"), "vocals": cell(None), "rest": cell(None), "n": 2},
+    ]
+    dump = parquet(tmp_path / "dump.parquet", rows)
+    assert names(dump) == ["row 0, vocals: v.wav", "row 0, rest: r.wav", "row 1, rest"]
+    assert "the row has no sound" in problems(dump)["row 2"]
+    indexes = [it.index for it in members(dump)]
+    assert len(set(indexes)) == 4
+    more = parquet(tmp_path / "more.parquet", rows, {"image": "Image", "vocals": "Audio"})
+    assert [it.index for it in members(more)] == indexes
+
+
+def test_hugging_face_says_which_columns_are_pictures(tmp_path: Path) -> None:
+    rows = [{"image": cell(b"a TIFF", "0.tif"), "audio": cell(SOUND, "0.wav")}]
+    said = parquet(tmp_path / "said.parquet", rows, {"image": "Image", "audio": "Audio"})
+    assert names(said) == ["row 0, audio: 0.wav"]
+    assert problems(said) == {}
+    for row in rows:
+        del row["audio"]
+    with pytest.raises(DatasetError, match="no column holds sounds"):
+        list(members(parquet(tmp_path / "none.parquet", rows, {"image": "Image"})))
+
+
+def test_one_column_of_sounds_is_named_by_its_rows(tmp_path: Path) -> None:
+    rows = [{"audio": cell(SOUND, "0.wav")}, {"audio": cell(PNG)}, {"audio": None}]
+    found = list(members(parquet(tmp_path / "dump.parquet", rows)))
+    assert [(it.member, it.index) for it in found] == [
+        ("row 0: 0.wav", 0),
+        ("row 1", 1),
+        ("row 2", 2),
+    ]
+    assert [it.problem is None for it in found] == [True, True, False]
+
+
+def test_a_place_that_may_not_be_looked_at_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Any, **_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", denied)
+        with pytest.raises(DatasetError, match="Permission denied"):
+            is_folder(tmp_path / "dump")
+        with pytest.raises(JournalError, match="Permission denied"):
+            Journal.open(tmp_path / "report", {}, {}, resume=False)
+    with pytest.raises(DatasetError, match="File name too long"):
+        is_folder(tmp_path / ("a" * 300))
+    with pytest.raises(JournalError, match="File name too long"):
+        Journal.open(tmp_path / ("a" * 300), {}, {}, resume=False)

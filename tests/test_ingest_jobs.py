@@ -176,6 +176,16 @@ def test_a_file_that_is_no_archive_whatever_its_name_is_a_failed_file(client: Te
     assert entry["failures"][0]["file"] == "letter.tar.gz"
 
 
+def test_an_ingest_that_crashes_has_failed_and_says_why(
+    client: TestClient, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "tqdm.py").write_text("raise RuntimeError('there is a bug')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    entry = ended(client, ask(client, archive)["id"])
+    assert (entry["state"], entry["error"]) == ("failed", "RuntimeError: there is a bug")
+
+
 @BOTH
 def test_recordings_are_their_owners_and_the_log_names_the_key(
     library: Path, archive: bytes, earmark: Earmark, database: sql.URL

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +476,112 @@ def test_a_folder_that_holds_something_else_is_refused(
     done = earmark("scan", tmp_path / "gone", "--report", tmp_path / "other", status=2)
     assert "no such file" in done.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_no_file_is_lost_or_counted_twice_for_a_name_that_is_not_utf_8(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    first, second, third = (
+        os.fsdecode(name) for name in (b"x\xfe.ogg", b"x\xff.ogg", b"x\\xff.ogg")
+    )
+    dataset = put(tmp_path / "dump", {first: sounds["unknown.flac"]})
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    put(dataset, {second: sounds["all.ogg"], third: sounds["inside.flac"]})
+    earmark("scan", dataset, "--report", tmp_path / "report", "--resume")
+    summary, files, _ = report(tmp_path / "report")
+    assert (summary["files"], summary["matched_files"]) == (3, 2)
+    told = {"x\\xfe.ogg": "none", "x\\xff.ogg": "match", "x\\x5cxff.ogg": "match"}
+    assert statuses(files) == told
+    earmark("scan", dataset, "--report", tmp_path / "whole")
+    assert report(tmp_path / "whole")[1] == files
+
+
+def test_evidence_that_cannot_be_written_stops_the_scan_and_loses_nothing(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    dataset = put(tmp_path / "dump", {"unknown.flac": sounds["unknown.flac"]})
+    command = ("scan", dataset, "--report", tmp_path / "report")
+    earmark(*command)
+    put(dataset, {"inside.flac": sounds["inside.flac"]})
+    put(tmp_path / "report", {"evidence": b"in the way"})
+    done = earmark(*command, "--resume", "--evidence", status=1)
+    (line,) = done.stderr.splitlines()
+    assert "evidence cannot be written" in line and "--resume" in line
+    (tmp_path / "report" / "evidence").unlink()
+    earmark(*command, "--resume", "--evidence")
+    _, files, segments = report(tmp_path / "report")
+    assert statuses(files) == {"inside.flac": "match", "unknown.flac": "none"}
+    assert (tmp_path / "report" / segments[0]["evidence"]).is_file()
+
+
+def test_a_report_that_cannot_be_written_is_one_clear_error_and_is_written_later(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    dataset = put(tmp_path / "dump", {"all.ogg": sounds["all.ogg"]})
+    folder = tmp_path / "report"
+    earmark("scan", dataset, "--report", folder)
+    (folder / "files.csv").unlink()
+    put(folder, {"files.csv/in the way": b""})
+    done = earmark("scan", dataset, "--report", folder, "--resume", status=1)
+    (line,) = done.stderr.splitlines()
+    assert "the report cannot be written (Is a directory)" in line and "--resume" in line
+    (folder / "files.csv" / "in the way").unlink()
+    (folder / "files.csv").rmdir()
+    (folder / "scan.lock").unlink(missing_ok=True)
+    (folder / "scan.lock").mkdir()
+    done = earmark("scan", dataset, "--report", folder, "--resume", status=2)
+    assert "cannot be written" in done.stderr
+    (folder / "scan.lock").rmdir()
+    earmark("scan", dataset, "--report", folder, "--resume")
+    assert report(folder)[0]["matched_files"] == 1
+
+
+def test_a_scan_does_not_go_on_against_another_library(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    dataset = put(tmp_path / "dump", {"all.ogg": sounds["all.ogg"]})
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    other = {"EARMARK_LIBRARY": str(tmp_path / "other")}
+    mine = ("--rightsholder", "Me", "--rights", "owned")
+    earmark("ingest", "songs/song-1.flac", *mine, environment=other)
+    again = ("scan", dataset, "--report", tmp_path / "report", "--resume")
+    done = earmark(*again, environment=other, status=2)
+    assert "holds a scan of another library" in done.stderr
+    earmark(*again)
+    with closing(sqlite3.connect(tmp_path / "report" / "scan.sqlite")) as journal, journal:
+        # as it was before this was noted
+        journal.execute("DELETE FROM scan WHERE name = 'library'")
+    earmark(*again)
+
+
+def test_a_name_that_no_system_takes_is_one_clear_error(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    dataset = put(tmp_path / "dump", {"all.ogg": sounds["all.ogg"]})
+    for command in (
+        ("scan", "a" * 300, "--report", tmp_path / "report"),
+        ("scan", dataset, "--report", tmp_path / ("a" * 300)),
+    ):
+        (line,) = earmark(*command, status=2).stderr.splitlines()
+        assert "File name too long" in line
+
+
+def test_each_copy_of_a_broken_file_is_told_of_by_its_own_name(
+    earmark: Earmark, tmp_path: Path
+) -> None:
+    copies = dict.fromkeys(("a.flac", "b\n.flac", "c.flac"), b"fLaC")
+    dataset = put(tmp_path / "dump", copies | {"z.tar": tar_of(copies.items())})
+    earmark("scan", dataset, "--report", tmp_path / "report", status=1)
+    put(dataset, {"later.flac": b"fLaC"})
+    earmark("scan", dataset, "--report", tmp_path / "report", "--resume", status=1)
+    errors = rows(tmp_path / "report" / "errors.csv")
+    assert len(errors) == 7
+    for row in errors:
+        name = ": ".join(filter(None, (row["file"], row["member"])))
+        assert row["detail"].startswith(
+            name.replace("\n", "\N{REPLACEMENT CHARACTER}") + ": is not"
+        )
+    assert len({row["detail"].rpartition(": is not")[2] for row in errors}) == 1
 
 
 def test_probing_finds_a_work_in_a_long_file_and_leaves_the_unknown_unread(

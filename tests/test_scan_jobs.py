@@ -19,9 +19,11 @@ from patience import until
 from server import Server
 
 from fingerprint.encoder import Encoder
+from index.key import Key
 from index.library import Library
 from service.access import Asker
 from service.journal import LOCK
+from service.problems import ProblemError
 from service.scans import Scans
 from service.settings import Settings
 
@@ -196,3 +198,37 @@ def test_an_owner_has_only_so_many_scans_that_are_not_finished(
         ask(client, dataset, **headers["bo"])
         assert client.delete(f"/v1/scans/{id}", **headers["ada"]).status_code == 204
         ask(client, dataset, **headers["ada"])
+
+
+@BOTH
+def test_scans_that_are_asked_for_at_the_same_time_are_no_more_than_an_owner_may_have(
+    library: Path, dataset: bytes, database: sql.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scans, "_have_done", lambda self, id: None)  # they wait for ever
+    ada = Asker(Key("1", "ada", "query", "2026-01-01"))
+    scans = Scans(
+        Settings(
+            library=library, database=database, scans=library.parent / "scans", scans_per_owner=1
+        )
+    )
+    asked = []
+
+    class Slowly(io.BytesIO):
+        """A dataset in whose middle another one arrives."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if not asked:
+                asked.append(None)
+                asked.append(scans.ask(io.BytesIO(dataset), "dump.tar", {}, ada))
+            return super().read(size)
+
+    scans.start()
+    try:
+        with pytest.raises(ProblemError, match="1 scans that are not finished"):
+            scans.ask(Slowly(dataset), "dump.tar", {}, ada)
+        assert [it.id for it in scans.all(ada)] == [asked[1].id]
+        assert [it.name for it in (library.parent / "scans").iterdir() if it.is_dir()] == [
+            asked[1].id
+        ]
+    finally:
+        scans.stop()
