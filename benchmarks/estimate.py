@@ -38,10 +38,10 @@ class Measured:
     probed : share of a sound that a probe decodes, with twice as many votes (`service/listen.py`)
     bytes : of a library for a second of audio (`benchmarks.scale`)
     catalogue : bytes for a recording (`benchmarks.scale`)
-    opening : seconds for a million recordings (`docs/decisions/segments.md`)
+    opening : seconds for a million recordings (`benchmarks.scale`)
     worker : MB of a worker beside the library (`benchmarks.memory`)
     note : bytes of journal and report for a file (`benchmarks.dump`)
-    rows : metadata rows in a second (`benchmarks.metadata`)
+    rows : metadata rows in a second of CPU (`benchmarks.metadata`)
     """
 
     decode: float = 403.0
@@ -52,11 +52,11 @@ class Measured:
     file: float = 5.0
     probed: float = 3 / 24
     bytes: float = 36.1
-    catalogue: float = 1850.0
-    opening: float = 1.2
+    catalogue: float = 1359.0
+    opening: float = 2.8
     worker: float = 280.0
     note: float = 2500.0
-    rows: float = 765_000.0
+    rows: float = 875_000.0
 
     def search(self, recordings: float, seconds: float) -> float:
         """CPU seconds in which a second of sound is searched for in so many recordings of that length."""
