@@ -67,7 +67,8 @@ def make_clips(
     )
     by_id = {item.id: item for item in known + unknown}
     background = background_of([read_audio(item.audio()) for item in corpora.items("tune")[::4]])
-    folder.mkdir(parents=True)
+    beside = folder.with_suffix(".partial")
+    beside.mkdir(parents=True, exist_ok=True)
     work, samples = "", np.empty(0, np.float32)
     for id, number in tqdm(drawn, "clips", disable=None):
         if id != work:
@@ -77,7 +78,8 @@ def make_clips(
         if number % 2:
             clip = degrade(rng, clip, background)
         clip = clip / max(1.0, float(np.abs(clip).max()))
-        soundfile.write(folder / f"{id}-{number}.flac", clip, SAMPLE_RATE)
+        soundfile.write(beside / f"{id}-{number}.flac", clip, SAMPLE_RATE)
+    beside.rename(folder)
 
 
 def judge(report: Path, known: list[corpora.Item], unknown: list[corpora.Item]) -> dict[str, Any]:
