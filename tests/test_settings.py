@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 import pytest
@@ -127,7 +128,8 @@ def test_a_limit_of_no_end_is_written_as_nought(
 
 
 def test_another_process_is_told_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    address = "postgresql+psycopg://ada:secret@127.0.0.1/library"
+    hidden = "ge heim"
+    address = f"postgresql+psycopg://ada:{quote(hidden)}@127.0.0.1/library"
     Path("earmark.toml").write_text('max_duration = "1 h 30 min"\n')
     monkeypatch.setenv("EARMARK_MAX_UPLOAD", "64 MiB")
     told = load_settings(wrong_per_million="0.1", isolate=False, database=address)
