@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -307,9 +307,9 @@ def _sha256(read: _Read) -> str | None:
     if read.clip == STANDARD_INPUT or refused in ("not-found", "too-large"):
         return None
     try:
-        with Path(read.clip).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
+        with open_file(read.clip, as_text(read.clip)) as stream:
+            return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
+    except (OSError, AudioError):
         return None
 
 

@@ -13,6 +13,7 @@ from fingerprint.encoder import Encoder
 from index import compaction, segment
 from index.backup import backup
 from index.compaction import compact
+from index.database import BESIDE
 from index.errors import LibraryError
 from index.library import Library
 from index.recording import Metadata
@@ -341,15 +342,20 @@ def test_a_name_that_no_folder_can_have_is_told(earmark: Earmark, tmp_path: Path
         ("query", "clip.wav"),
         ("ingest", "clip.wav", *rights),
     ):
-        said = earmark(*command, "--library", impossible, status=3).stderr
+        beside = {"EARMARK_DATABASE": str(BESIDE)}  # PostgreSQL's has another library
+        arguments = (*command, "--library", impossible)
+        said = earmark(*arguments, status=3, environment=beside).stderr
         assert said.count("\n") == 1 and "File name too long" in said, command
     said = earmark("snapshot", impossible, status=3).stderr
     assert said.count("\n") == 1 and "File name too long" in said
 
 
-def test_an_altered_catalogue_is_told_by_every_command(earmark: Earmark, library: Path) -> None:
-    with sqlite3.connect(library / "catalogue.sqlite") as connection:
-        connection.execute("UPDATE properties SET value = 'x' WHERE name = 'revision'")
+def test_an_altered_catalogue_is_told_by_every_command(
+    earmark: Earmark, library: Path, database: sql.URL
+) -> None:
+    file = sql.make_url(f"sqlite:///{library / 'catalogue.sqlite'}")
+    with sql.create_engine(file if database == BESIDE else database).begin() as connection:
+        connection.execute(sql.text("UPDATE properties SET value = 'x' WHERE name = 'revision'"))
     for command in (("info",), ("list",), ("verify",), ("query", "clip.wav")):
         said = earmark(*command, status=3).stderr
         assert said.count("\n") == 1 and "restore it from a backup" in said, command
