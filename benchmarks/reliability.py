@@ -255,6 +255,12 @@ def summary(settings: Sequence[Setting], looks: dict[Setting, list[Look]]) -> li
             if not of_length:
                 continue
             matches = counts(all_of_it, [MATCH])[0]
+            matched = Counter(
+                (look.work, name)
+                for look in all_of_it
+                for name, strength in look.peaks.items()
+                if strength >= -math.log(MATCH)
+            )
             rows.append(
                 {
                     "recordings": setting.recordings,
@@ -268,6 +274,7 @@ def summary(settings: Sequence[Setting], looks: dict[Setting, list[Look]]) -> li
                     "ratios_with_related": ratios(all_of_it, E_VALUES)[0].round(3).tolist(),
                     "curve": ratios(of_length, CURVE).round(4).tolist(),
                     "matches": int(matches),
+                    "matched": [(*pair, times) for pair, times in matched.most_common()],
                     "matches_of_unrelated": int(counts(of_length, [MATCH])[0]),
                 }
             )
@@ -275,7 +282,8 @@ def summary(settings: Sequence[Setting], looks: dict[Setting, list[Look]]) -> li
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """The summary as text."""
+    """The summary as text, with the pairs of a clip's work and a recording that were a match."""
+    title = {item.id: f"{item.package} {item.title!r}" for item in corpora.catalogue()}
     lines = [
         "observed / stated (95 %) with E <= 1, 0.1, 0.01, 0.001; in brackets with related music; matches"
     ]
@@ -297,6 +305,10 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
                 f"{'':28} {row['works']} works, {row['hours']} h, {row['related_pairs']} related pairs; "
                 f"false matches at most {_at_most(row['matches'], row['clips']):.2g} of the clips (95 %)"
             )
+            lines += [
+                f"{'':28} matched {times}: {title.get(work, work)} with {title.get(name, name)}"
+                for work, name, times in row["matched"]
+            ]
     return "\n".join(lines)
 
 

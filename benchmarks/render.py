@@ -58,7 +58,8 @@ def _midi_command(source: Path, sound_font: Path) -> list[str]:
     program = _program("fluidsynth", "fluidsynth")
     if not sound_font.is_file():
         raise RenderError(
-            f"{sound_font} is missing: MIDI files need it; install the Debian package fluid-soundfont-gm"
+            f"{sound_font} is missing: MIDI files need a sound font; install its Debian package, "
+            "fluid-soundfont-gm or timgm6mb-soundfont"
         )
     # fmt: off
     return [program, "-ni", "-q", "-r", str(SAMPLE_RATE), "-T", "raw", "-O", "s16", "-F", "-",

@@ -36,60 +36,67 @@ from index.segment import Codes
 from index.significance import REVIEW, Calibration
 from index.snapshot import Snapshot
 
-# Package, what the versions are, files of the versions.
-COMPOSITIONS = (
-    ("drascula-music", "one tune at two tempos", "track2.ogg", "track16.ogg"),
+# Package, what the versions are, files of two versions each.
+COMPOSITIONS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    ("drascula-music", "one tune at two tempos", (("track2.ogg", "track16.ogg"),)),
     (
         "wordwarvi-sound",
         "a song and its remix",
-        "lucky13-steve-mono-mix.ogg",
-        "lucky-holiday-cornbread-stuffing-mono.ogg",
+        (("lucky13-steve-mono-mix.ogg", "lucky-holiday-cornbread-stuffing-mono.ogg"),),
     ),
-    ("tecnoballz-data", "two mixes of the same samples", "area1-game.mod", "area1-game2.mod"),
-    ("redeclipse-data", "a theme and its chip version", "theme.ogg", "theme_chip.ogg"),
-    ("supertuxkart-data", "faster, for the last lap", "celtic.ogg", "celtic_fast.ogg"),
-    ("supertuxkart-data", "faster, for the last lap", "cocoa_river.ogg", "cocoa_river_fast.ogg"),
-    ("supertuxkart-data", "faster, for the last lap", "farm.ogg", "farm_f.ogg"),
+    ("tecnoballz-data", "two mixes of the same samples", (("area1-game.mod", "area1-game2.mod"),)),
+    ("redeclipse-data", "a theme and its chip version", (("theme.ogg", "theme_chip.ogg"),)),
     (
         "supertuxkart-data",
         "faster, for the last lap",
-        "jumping_to_the_stars_remake.ogg",
-        "jumping_to_the_stars_remake_fast.ogg",
+        (
+            ("celtic.ogg", "celtic_fast.ogg"),
+            ("cocoa_river.ogg", "cocoa_river_fast.ogg"),
+            ("farm.ogg", "farm_f.ogg"),
+            ("jumping_to_the_stars_remake.ogg", "jumping_to_the_stars_remake_fast.ogg"),
+            ("landing_in_gran_paradiso.ogg", "landing_in_gran_paradiso_fast.ogg"),
+            ("ravenbridge_mansion.ogg", "ravenbridge_mansion_fast.ogg"),
+            ("theGreatFair.ogg", "theGreatFair_fast.ogg"),
+        ),
     ),
-    (
-        "supertuxkart-data",
-        "faster, for the last lap",
-        "landing_in_gran_paradiso.ogg",
-        "landing_in_gran_paradiso_fast.ogg",
-    ),
-    (
-        "supertuxkart-data",
-        "faster, for the last lap",
-        "ravenbridge_mansion.ogg",
-        "ravenbridge_mansion_fast.ogg",
-    ),
-    ("supertuxkart-data", "faster, for the last lap", "theGreatFair.ogg", "theGreatFair_fast.ogg"),
     (
         "supertuxkart-data",
         "a remix",
-        "landing_in_gran_paradiso.ogg",
-        "Gran_Paradiso_Unused_-_TuxKart_5a_Gowns_Bow_Remix.ogg",
+        (
+            (
+                "landing_in_gran_paradiso.ogg",
+                "Gran_Paradiso_Unused_-_TuxKart_5a_Gowns_Bow_Remix.ogg",
+            ),
+        ),
     ),
-    ("supertux-data", "an orchestra's version", "airship_2.ogg", "airship_remix.ogg"),
-    ("supertux-data", "an old and a new version", "cave_old.ogg", "cave.ogg"),
-    ("supertux-data", "an old and a new version", "fortress_old.ogg", "fortress.ogg"),
-    ("naev-data", "an orchestra's version", "pirate1_theme1.ogg", "pirates_orchestra.ogg"),
-    ("naev-data", "a remix", "sirius1.ogg", "sirius2.ogg"),
-    ("colobot-common-sounds", "a remix", "Humanitarian.ogg", "Hv2.ogg"),
-    ("colobot-common-sounds", "a remix", "music008.ogg", "Infinite.ogg"),
-    ("holotz-castle-data", "slower", "HCMainTitle.wav", "HCMainTitle_Slow.wav"),
-    ("holotz-castle-data", "slower", "HCMainTitle.wav", "HCMainTitle_UltraSlow.wav"),
-    ("holotz-castle-data", "slower", "HCCredits.wav", "HCCredits_Slow.wav"),
+    ("supertux-data", "an orchestra's version", (("airship_2.ogg", "airship_remix.ogg"),)),
+    (
+        "supertux-data",
+        "an old and a new version",
+        (("cave_old.ogg", "cave.ogg"), ("fortress_old.ogg", "fortress.ogg")),
+    ),
+    ("naev-data", "an orchestra's version", (("pirate1_theme1.ogg", "pirates_orchestra.ogg"),)),
+    ("naev-data", "a remix", (("sirius1.ogg", "sirius2.ogg"),)),
+    (
+        "colobot-common-sounds",
+        "a remix",
+        (("Humanitarian.ogg", "Hv2.ogg"), ("music008.ogg", "Infinite.ogg")),
+    ),
+    (
+        "holotz-castle-data",
+        "slower",
+        (
+            ("HCMainTitle.wav", "HCMainTitle_Slow.wav"),
+            ("HCMainTitle.wav", "HCMainTitle_UltraSlow.wav"),
+            ("HCCredits.wav", "HCCredits_Slow.wav"),
+        ),
+    ),
 )
 OTHER_SOUND_FONT = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
 SPLITS = ("report", "tune", "train")
 SCORES = 20  # that are rendered with it, at most, of each split
 PIECE = 1.0  # s whose waveforms are compared
+LEEWAY = 0.25  # s by which a place may be off, at either side
 # The tempo found is that of the piece within half a percent, which a waveform does not forgive.
 TEMPI = 1 + np.arange(-60, 61) / 10_000
 Signal = NDArray[np.float32]
@@ -129,12 +136,13 @@ def versions(folder: Path) -> Iterator[Version]:
         for split in SPLITS
         for item in corpora.items(split)
     }
-    for package, kind, *files in COMPOSITIONS:
-        one, other = (by_name[package, file] for file in files)
-        for asked, sought in ((one, other), (other, one)):
-            yield Version(
-                kind, asked.split, asked.title, sought.title, asked.audio(), asked.id, sought
-            )
+    for package, kind, pairs in COMPOSITIONS:
+        for pair in pairs:
+            one, other = (by_name[package, file] for file in pair)
+            for asked, sought in ((one, other), (other, one)):
+                yield Version(
+                    kind, asked.split, asked.title, sought.title, asked.audio(), asked.id, sought
+                )
     if not OTHER_SOUND_FONT.is_file():
         print(f"no scores: {OTHER_SOUND_FONT} is missing (Debian: timgm6mb-soundfont)")
         return
@@ -183,7 +191,7 @@ def is_same(clip: Signal, other: Signal, match: Match) -> bool:
     place = (match.reference_start + match.reference_end - over) / 2
     first = int((middle - PIECE / 2) * SAMPLE_RATE)
     piece = clip[max(0, first) : first + int(PIECE * SAMPLE_RATE)]
-    reach = int((0.5 * PIECE * match.tempo + 0.25) * SAMPLE_RATE)
+    reach = int((0.5 * PIECE * match.tempo + LEEWAY) * SAMPLE_RATE)
     at = int(place * SAMPLE_RATE)
     there = other[max(0, at - reach) : at + reach]
     if not len(piece) or not len(there):
@@ -204,6 +212,19 @@ def table(rows: Sequence[Told]) -> Iterator[str]:
         yield "| " + " | ".join(str(value) for value in vars(row).values()) + " |"
 
 
+def by_kind(rows: Sequence[Told]) -> Iterator[str]:
+    """The same, added up by kind and split."""
+    yield "| versions | split | asked about | clips | match | review | same waveform |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for kind, split in dict.fromkeys((row.kind, row.split) for row in rows):
+        same = [row for row in rows if (row.kind, row.split) == (kind, split)]
+        counts = (
+            sum(getattr(row, name) for row in same)
+            for name in ("clips", "match", "review", "same_waveform")
+        )
+        yield "| " + " | ".join(map(str, (kind, split, len(same), *counts))) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, default=6, help="of each version")
@@ -220,7 +241,7 @@ def main() -> None:
             names = [name for name in held if name != version.absent]
             snapshot = Snapshot.of([held[name] for name in names], encoder.codec)
             rows.append(ask(version, snapshot, names, encoder, args))
-    print("\n".join(table(rows)))
+    print("\n".join([*table(rows), "", *by_kind(rows)]))
     if args.out is not None:
         args.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

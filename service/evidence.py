@@ -305,9 +305,9 @@ def _check_library(evidence: Evidence, library: Library | None, encoder: Encoder
     if not same:
         return said(False, f"the codes of {evidence.match.recording} here are not the evidence's")
     match, recording = evidence.match, library.recording(evidence.match.recording)
-    others = [it for it in _NAMES if getattr(recording, it, None) != getattr(match, it)]
+    others = [it for it in _NAMES if getattr(recording, it) != getattr(match, it)]
     if others:
-        told = ", ".join(f"{it} is {getattr(recording, it, None)!r}" for it in others)
+        told = ", ".join(f"{it} is {getattr(recording, it)!r}" for it in others)
         return said(False, f"the codes are those of {match.recording} here, of which {told}")
     info = library.info()
     if info["audit"] == evidence.audit and (

@@ -55,7 +55,7 @@ def _database(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_iso_duration), Field(gt=timedelta(0))]
-DurationOrNone = Annotated[timedelta, BeforeValidator(_iso_duration), Field(ge=timedelta(0))]
+DurationOrZero = Annotated[timedelta, BeforeValidator(_iso_duration), Field(ge=timedelta(0))]
 
 
 class Settings(BaseSettings):
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Bytes of request bodies that the server takes of one key in a day; 0 for no end.",
     )
-    audio_per_day: DurationOrNone = Field(
+    audio_per_day: DurationOrZero = Field(
         default=timedelta(hours=1000),
         description="Audio that the server decodes for one key in a day; 0 for no end.",
     )

@@ -22,12 +22,16 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def report_in(folder: Path) -> Iterator[Path]:
     """Where a report's files are written: they go to `folder` when all are, SUMMARY last.
 
-    Raises OSError if the folder cannot be written.
+    Nothing is left of one that fails. Raises OSError if the folder cannot be written.
     """
     partial = folder / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     for file in sorted(partial.iterdir(), key=lambda file: (file.name == SUMMARY, file.name)):
         os.replace(file, folder / file.name)
     partial.rmdir()
