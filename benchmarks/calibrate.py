@@ -18,10 +18,11 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -242,8 +243,7 @@ def main() -> None:
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
     looks = _looks(encoder, args)
-    table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
-    entry = table.setdefault(encoder.id, {"unaltered": None, "altered": None, "stored": None})
+    entry = {}
     command = f"python -m benchmarks.calibrate --clips {args.clips} --altered {args.altered}"
     command += f" --seed {args.seed}" + (f" --encoder {args.encoder}" if args.encoder else "")
     for name, some in looks.items():
@@ -258,8 +258,16 @@ def main() -> None:
             "command": command,
         }
     if args.write:
-        rows = (f'  "{id}": {json.dumps(row)}' for id, row in table.items())
-        TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+        enter(encoder, entry)
+
+
+def enter(encoder: Encoder, parts: Mapping[str, Any]) -> None:
+    """Enter what was fitted for an encoder into the table; its other parts stay as they are."""
+    table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
+    nothing = dict.fromkeys(("unaltered", "altered", "stored", "likeness"))
+    table[encoder.id] = nothing | table.get(encoder.id, {}) | dict(parts)
+    rows = (f'  "{id}": {json.dumps(row)}' for id, row in table.items())
+    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 def _looks(encoder: Encoder, args: argparse.Namespace) -> dict[str, list[Look]]:

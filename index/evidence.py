@@ -16,6 +16,7 @@ from fingerprint.hypotheses import LADDER, UNALTERED, Hypothesis
 from fingerprint.spectrogram import FRAME_RATE
 from fingerprint.view import unaltered, under
 from index.align import MOST_BEND, align_near
+from index.likeness import mean_similarity, roughness_under
 from index.question import Question
 from index.segment import Codes
 from index.significance import Calibration
@@ -43,6 +44,8 @@ class Weighed:
     Attributes
     ----------
     score, e_value : of the alignment; 0 and inf if there is none
+    likeness, roughness : by which a copy is told from another version (`index.likeness`); None if there is no
+        alignment, or the excerpt keeps no levels
     similarity : of the excerpt's embeddings with the stored ones [shape=(query steps, reference steps)]
     query_times, reference_times : seconds of these steps' centres
     line : (query seconds, reference seconds) of the aligned line's two ends; None if there is none
@@ -50,6 +53,8 @@ class Weighed:
 
     score: float
     e_value: float
+    likeness: float | None
+    roughness: float | None
     similarity: NDArray[np.float32]
     query_times: NDArray[np.floating]
     reference_times: NDArray[np.floating]
@@ -107,13 +112,21 @@ def weigh(
     reference_times = part.reach + step * np.arange(len(codes))
     similarity = view.embeddings @ stored.T
     if best is None:
-        return Weighed(0.0, np.inf, similarity, query_times, reference_times, None)
+        return Weighed(0.0, np.inf, None, None, similarity, query_times, reference_times, None)
     hypotheses = 1 if as_it_is else 1 + len(LADDER)
     e_value = calibration.e_value(best.score, query_embeddings, library_embeddings, hypotheses)
     ends = tuple(
         (view.at(best.query_step(at)), part.reach + step * at)
         for at in (best.alignment.first, best.alignment.last)
     )
+    keeps_levels = part.levels is not None
     return Weighed(
-        best.score, e_value, similarity, query_times, reference_times, (ends[0], ends[1])
+        best.score,
+        e_value,
+        mean_similarity(best, question) if keeps_levels else None,
+        roughness_under(best, question) if keeps_levels else None,
+        similarity,
+        query_times,
+        reference_times,
+        (ends[0], ends[1]),
     )

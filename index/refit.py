@@ -90,7 +90,7 @@ def refit(library: Library, seed: int = 0, on_look: Callable[[], None] = lambda:
     unaltered = _carried(shipped.unaltered, shipped.stored, fitted.tail)
     altered = shipped.altered and _carried(shipped.altered, shipped.stored, fitted.tail)
     return Refit(
-        Calibration(unaltered, altered, fitted.tail),
+        Calibration(unaltered, altered, fitted.tail, shipped.likeness),
         fitted,
         library.id(),
         library.encoder.id,

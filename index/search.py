@@ -11,6 +11,7 @@ other hypotheses, and what it finds is aligned and judged in the same way.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
@@ -18,6 +19,7 @@ from fingerprint.view import View, unaltered
 from index.align import MOST_BEND, SLACK, Found, align_near
 from index.extent import stretches
 from index.ladder import climb, excerpts
+from index.likeness import is_version
 from index.question import Question
 from index.refine import LOOKS, refined
 from index.shared import Part, shared_part
@@ -44,7 +46,8 @@ class Match:
 
     `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the
     reference's, `e_value` the number of matches this strong expected by chance in one such query.
-    `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it.
+    `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it;
+    `other_version` tells that it is less alike than a copy is. Both are for review, whatever their E-value.
     """
 
     recording: str
@@ -66,6 +69,7 @@ class Match:
     pitch_semitones: float
     shared_start: float | None
     shared_end: float | None
+    other_version: bool
 
 
 def search(
@@ -91,9 +95,9 @@ def search(
     least = calibration.score(max_e_value, *question.size)
     certain = min(gate, max_e_value)
     return [
-        _match(found, first, last, tier, shared, question)
+        _match(found, first, last, judgement, question)
         for found in everything(question, rungs, chance, max_e_value, certain, effort, least)
-        for tier, shared in [_tier(found, question, calibration, gate)]
+        for judgement in [_judged(found, question, calibration, gate)]
         for first, last in found.stretches
     ]
 
@@ -267,26 +271,32 @@ def distinct(found: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def _tier(
-    found: Found, question: Question, calibration: Calibration, gate: float
-) -> tuple[str, Part | None]:
-    """The tier of a match, and the part that it rests on if others have that too."""
+class Judgement(NamedTuple):
+    """The tier of a match, and why chance is not all that speaks against it."""
+
+    tier: str
+    shared: Part | None = None
+    other_version: bool = False
+
+
+def _judged(found: Found, question: Question, calibration: Calibration, gate: float) -> Judgement:
     if found.e_value > gate:
-        return "review", None
+        return Judgement("review")
+    if is_version(found, question, calibration.likeness):
+        return Judgement("review", other_version=True)
     shared = shared_part(found, question, calibration, gate)
-    return ("match" if shared is None else "review"), shared
+    return Judgement("match" if shared is None else "review", shared)
 
 
 def _match(
     found: Found,
     first_step: float,
     last_step: float,
-    tier: str,
-    shared: Part | None,
+    judgement: Judgement,
     question: Question,
 ) -> Match:
     """The match that reference steps first to last of an alignment are, in seconds."""
-    fingerprint = question.fingerprint
+    fingerprint, shared = question.fingerprint, judgement.shared
     recording = question.snapshot.recordings[found.recording]
     tempo = found.tempo
     query_start, query_end = found.second(first_step), found.second(last_step)
@@ -331,7 +341,7 @@ def _match(
         work=recording.work,
         rightsholder=recording.rightsholder,
         rights=recording.rights,
-        tier=tier,
+        tier=judgement.tier,
         e_value=found.e_value,
         score=round(found.score, 3),
         query_start=round(query_start, 3),
@@ -342,4 +352,5 @@ def _match(
         pitch_semitones=round(found.view.hypothesis.pitch, 2),
         shared_start=shared and seconds(shared.first, -found.view.reach),
         shared_end=shared and seconds(shared.last, found.view.reach),
+        other_version=judgement.other_version,
     )

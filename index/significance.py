@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from fingerprint.hypotheses import LADDER
 from index.errors import LibraryError
+from index.likeness import Likeness
 
 UNIT = 0.05  # cosine that is a weight of 1: identical moments in an ordinary place weigh about 10
 # What a pair's similarity must exceed the crowding by, in units. Chosen on the tune packages, as the
@@ -45,7 +46,7 @@ SEEN = math.log(1e-3)
 # chance is no smaller in proportion to their number.
 SMALLEST_LIBRARY = 20_000
 
-# λ and log K by encoder, each with the command that fitted them.
+# λ and log K, and the line between copies and versions, by encoder; each with the command that fitted it.
 TABLE = Path(__file__).parent / "calibration.json"
 
 
@@ -134,11 +135,14 @@ class Calibration:
     altered : of queries under the whole ladder of hypotheses; None if that was never fitted
     stored : of queries made from stored codes, with which a library's own music is compared (see
         `index.refit`); None if that was never fitted
+    likeness : what tells a copy from another version, of which chance says nothing; None if that was never
+        fitted: then all are copies
     """
 
     unaltered: Tail
     altered: Tail | None
     stored: Tail | None = None
+    likeness: Likeness | None = None
 
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
@@ -153,11 +157,12 @@ class Calibration:
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any]) -> "Calibration":
         """From what JSON makes of one. Raises KeyError if something is missing."""
-        altered, stored = entry["altered"], entry["stored"]
+        altered, stored, likeness = entry["altered"], entry["stored"], entry.get("likeness")
         return cls(
             Tail.of(entry["unaltered"]),
             Tail.of(altered) if altered else None,
             Tail.of(stored) if stored else None,
+            Likeness.of(likeness) if likeness else None,
         )
 
     def e_value(

@@ -295,7 +295,8 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
                     "tempo", "pitch_semitones"}, ...],
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     A match that rests on what other recordings have too, a loop or a sample, says where that is:
-    "shared_start", "shared_end". While a shard of a cluster is lost, "library" has "answered".
+    "shared_start", "shared_end"; one that is less alike than a copy has "other_version". While a shard of a
+    cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
     from service.cluster import open_searched
@@ -352,7 +353,7 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
 
 
 def _in_words(answer: "Answer") -> str:
-    from service.wording import chance, change, clock, printable, shared, span, table
+    from service.wording import chance, change, clock, doubt, printable, span, table
 
     head = f"{printable(answer.clip)} ({clock(answer.duration or 0)})"
     if not answer.matches:
@@ -363,7 +364,7 @@ def _in_words(answer: "Answer") -> str:
             span(match.query_start, match.query_end),
             span(match.reference_start, match.reference_end),
             change(match.tempo, match.pitch_semitones),
-            ": ".join(filter(None, (match.tier, shared(match.shared_start, match.shared_end)))),
+            ": ".join(filter(None, (match.tier, doubt(match)))),
             chance(match.e_value),
         )
         for match in answer.matches

@@ -31,7 +31,7 @@ from index.segment import Codes
 from index.significance import Calibration
 from service.pages import templates
 from service.query import Match
-from service.wording import change, shared, span
+from service.wording import change, doubt, span
 
 # Two computers' sums differ in the last digits.
 _SAME_SCORE = 1e-3
@@ -70,6 +70,12 @@ class Evidence(BaseModel):
     codes: str
     score: float = Field(description="Of these codes and this fingerprint.")
     e_value: float = Field(description="That this score has.")
+    likeness: float | None = Field(
+        default=None, description="Mean similarity along the line; 1 is the same sound, undamaged."
+    )
+    roughness: float | None = Field(
+        default=None, description="Of the clip there, in dB: noise and damage make it rough."
+    )
 
     def parts(self, encoder: Encoder) -> tuple[Fingerprint, Codes, Statement]:
         """The excerpt, the codes, and the statement in seconds of these. Raises ValueError, AudioError."""
@@ -191,7 +197,12 @@ def gather(
         e_value=0.0,
     )
     weighed = _weigh(evidence, library.encoder)
-    stated = {"score": round(weighed.score, 4), "e_value": float(f"{weighed.e_value:.4g}")}
+    stated = {
+        "score": round(weighed.score, 4),
+        "e_value": float(f"{weighed.e_value:.4g}"),
+        "likeness": weighed.likeness and round(weighed.likeness, 4),
+        "roughness": weighed.roughness and round(weighed.roughness, 4),
+    }
     return evidence.model_copy(update=stated), weighed
 
 
@@ -252,8 +263,15 @@ def _check_score(evidence: Evidence, encoder: Encoder) -> Check:
     weighed = _weigh(evidence, encoder)
     same = abs(weighed.score - evidence.score) <= _SAME_SCORE * max(1.0, evidence.score)
     same = same and bool(np.isclose(weighed.e_value, evidence.e_value, rtol=0.05, atol=0))
+    for computed, stated in (
+        (weighed.likeness, evidence.likeness),
+        (weighed.roughness, evidence.roughness),
+    ):
+        same = same and (stated is None or math.isclose(computed or 0.0, stated, rel_tol=0.01))
     detail = f"score {weighed.score:.3f} and E-value {weighed.e_value:.3g} computed, "
     detail += f"{evidence.score:.3f} and {evidence.e_value:.3g} stated"
+    if weighed.likeness is not None and evidence.likeness is not None:
+        detail += f"; likeness {weighed.likeness:.3f} computed, {evidence.likeness:.3f} stated"
     return Check(what="score", holds=same, detail=detail)
 
 
@@ -331,7 +349,8 @@ def _page(evidence: Evidence, weighed: Weighed) -> str:
             changed=change(match.tempo, match.pitch_semitones),
             where=span(match.query_start, match.query_end),
             of=span(match.reference_start, match.reference_end),
-            shared=shared(match.shared_start, match.shared_end),
+            doubt=doubt(match),
+            line_of_copies=_least_likeness(evidence),
             spectrogram=None if part.levels is None else _png(_shades(part.levels.T[::-1])),
             picture=_png(_shades(weighed.similarity, 0.0)),
             line=_line(weighed),
@@ -339,6 +358,14 @@ def _page(evidence: Evidence, weighed: Weighed) -> str:
             work_span=(offset + weighed.reference_times[0], offset + weighed.reference_times[-1]),
         )
     )
+
+
+def _least_likeness(evidence: Evidence) -> float | None:
+    """How alike a copy in a clip as rough is at least."""
+    likeness = Calibration.from_entry(evidence.calibration).likeness
+    if likeness is None or evidence.roughness is None:
+        return None
+    return likeness.at_least(evidence.roughness)
 
 
 def picture(

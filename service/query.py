@@ -43,6 +43,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_false(value: bool) -> bool:
+    return not value
+
+
 def _is_all(share: float) -> bool:
     return share == 1
 
@@ -81,6 +85,12 @@ class Match(BaseModel):
     )
     shared_end: float | None = Field(
         default=None, exclude_if=_is_none, description="Where it ends."
+    )
+    other_version: bool = Field(
+        default=False,
+        exclude_if=_is_false,
+        description="Whether the clip is less alike than a copy of this recording would be: then it is most "
+        "likely another version of the same music, and for review. Only told if it is.",
     )
 
 

@@ -18,7 +18,7 @@ from service.naming import UNLABELLED, compare, connect
 from service.pages import templates
 from service.segment import Segment
 from service.tables import SUMMARY, TableWriter, report_in
-from service.wording import chance, change, shared, span
+from service.wording import chance, change, doubt, span
 
 FILES = {
     "file": pa.string(),
@@ -282,7 +282,7 @@ def _timeline(heard: Heard) -> list[dict[str, Any]]:
             "of": span(match.reference_start, match.reference_end),
             "changed": change(match.tempo, match.pitch_semitones),
             "chance": chance(match.e_value),
-            "shared": shared(match.shared_start, match.shared_end),
+            "doubt": doubt(match),
         }
         for match in sorted(heard.matches, key=lambda match: match.query_start)
     ]

@@ -26,7 +26,7 @@ from service.query import Answer, Match
 from service.recording import CURSOR
 from service.scans import Scans
 from service.settings import Settings
-from service.wording import chance, change, shared, span
+from service.wording import chance, change, doubt, span
 
 PAGES = {
     "/": "query.html",
@@ -150,7 +150,7 @@ def _in_words(match: Match) -> dict[str, Any]:
         "of": span(match.reference_start, match.reference_end),
         "changed": change(match.tempo, match.pitch_semitones),
         "chance": chance(match.e_value),
-        "shared": shared(match.shared_start, match.shared_end),
+        "doubt": doubt(match),
     }
 
 

@@ -5,6 +5,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.query import Match
 
 _POWERS = (
     (1e12, "trillion"),
@@ -46,11 +50,13 @@ def chance(e_value: float) -> str:
     return f"1 in {_two_digits(odds)}"
 
 
-def shared(start: float | None, end: float | None) -> str | None:
-    """What is said of a match that rests on what other recordings have too; None of others."""
-    if start is None or end is None:
+def doubt(match: "Match") -> str | None:
+    """Why a match is for review that chance does not explain; None of others."""
+    if match.other_version:
+        return "less alike than a copy would be, so most likely another version"
+    if match.shared_start is None or match.shared_end is None:
         return None
-    return f"{span(start, end)} is in other recordings too"
+    return f"{span(match.shared_start, match.shared_end)} is in other recordings too"
 
 
 def percent(share: float) -> str:

@@ -40,6 +40,7 @@ def aligned(tempo: float, query: float, reference: float, seconds: float) -> Mat
         pitch_semitones=0.0,
         shared_start=None,
         shared_end=None,
+        other_version=False,
     )
 
 

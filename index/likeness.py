@@ -1,0 +1,88 @@
+"""Copies told from other versions: another recording of the same notes.
+
+Whoever has a sequencer play a score again, with other instruments, is in time with its recording to a
+hundredth of a second: chance does not explain how alike the two are, and their E-value, which speaks of
+chance alone, is that of a copy. But a copy is as like what is stored as the damage to it has left it, and
+damage shows in the clip: noise, rooms and low bit rates make its levels rough, where a clean clip's run
+smoothly from frame to frame. So a match that is less alike than a copy in a clip as rough would be is most
+likely another version.
+
+The line between the two is fitted on copies and versions of the train and tune packages' music
+(`python -m benchmarks.likeness`), so that few copies are taken for versions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.fingerprint import decibels
+from fingerprint.spectrogram import FRAME_RATE
+
+if TYPE_CHECKING:
+    from index.align import Found
+    from index.question import Question
+
+RANGE = 50.0  # dB under a frame's loudest band, below which nothing is looked at
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike a copy is at least: `least + slope * roughness`.
+
+    Attributes
+    ----------
+    least : similarity, the cosine of embeddings along an alignment, on average
+    slope : by which that changes with each dB of roughness
+    """
+
+    least: float
+    slope: float
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Likeness":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        return cls(float(entry["least"]), float(entry["slope"]))
+
+    def at_least(self, roughness: float) -> float:
+        """The similarity of a copy, at least, in a clip so rough."""
+        return self.least + self.slope * roughness
+
+
+def mean_similarity(found: "Found", question: "Question") -> float:
+    """Mean cosine of the query's embeddings with the stored ones under them, along an alignment."""
+    first, last = found.alignment.first, found.alignment.last
+    stored = question.snapshot.embeddings(found.recording, first, last + 1)
+    steps = np.round([found.query_step(step) for step in range(first, last + 1)]).astype(int)
+    beneath = found.view.embeddings[steps.clip(0, len(found.view.embeddings) - 1)]
+    return float(np.mean(np.sum(beneath * stored, axis=1)))
+
+
+def roughness(levels: NDArray[np.uint8]) -> float:
+    """How much band levels [shape=(frames, BANDS)], as bytes, jump from frame to frame, in dB.
+
+    The mean of the absolute second differences along time. Less than three frames have none.
+    """
+    if len(levels) < 3:
+        return 0.0
+    heard = decibels(levels)
+    heard = np.maximum(heard, heard.max(axis=1, keepdims=True) - RANGE)
+    return float(np.mean(np.abs(np.diff(heard, 2, axis=0))))
+
+
+def roughness_under(found: "Found", question: "Question") -> float:
+    """Roughness of what an alignment explains of a query that keeps its levels."""
+    levels = question.fingerprint.levels
+    assert levels is not None
+    start, end = found.query_seconds()
+    return roughness(levels[max(0, int(start * FRAME_RATE)) : int(end * FRAME_RATE) + 1])
+
+
+def is_version(found: "Found", question: "Question", likeness: Likeness | None) -> bool:
+    """Whether a match is less alike than a copy is. Of a query without levels that cannot be told."""
+    if likeness is None or question.fingerprint.levels is None:
+        return False
+    at_least = likeness.at_least(roughness_under(found, question))
+    return mean_similarity(found, question) < at_least
