@@ -5,7 +5,7 @@
 Clips of 2 to 30 s, half of them damaged as in calibration, are laid on the recording that they are of: copies
 of the tune packages' works and of the train packages' scores, and, as versions, those packages' MIDI scores
 that another sound font plays (Debian: timgm6mb-soundfont). Looked at are those that chance does not explain
-in a library of 48 h. Of all lines through similarity and roughness (`index/likeness.py`) below which a share
+in a library of 48 h. Of all lines through similarity and contrast (`index/likeness.py`) below which a share
 of --demoted of the copies lies, that one is taken which leaves the fewest undamaged versions above it.
 
 The report packages' works and scores are laid on the line then, and told apart by it. With --rows what was
@@ -31,7 +31,7 @@ from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
-from index.likeness import Likeness, mean_similarity, roughness_under
+from index.likeness import Likeness, contrast_under, mean_similarity
 from index.question import Question
 from index.search import THOROUGH, alignments
 from index.segment import Codes
@@ -42,7 +42,7 @@ LENGTHS = (2.0, 5.0, 10.0, 30.0)  # s
 LIBRARY = 345_600  # embeddings of 48 h
 FITTED_ON = ("train", "tune")
 TRIED_ON = "report"
-SLOPES = np.linspace(-0.3, 0.0, 61)  # a dB
+SLOPES = np.linspace(0.0, 0.15, 61)  # a dB
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Row:
     seconds: float
     damaged: bool
     similarity: float
-    roughness: float
+    contrast: float
 
 
 class Laying:
@@ -90,8 +90,8 @@ class Laying:
             size = len(made.embeddings), LIBRARY
             if best is None or self.calibration.e_value(best.score, *size) > MATCH:
                 continue
-            like, rough = mean_similarity(best, question), roughness_under(best, question)
-            yield Row(item.split, item.id, is_copy, seconds, damaged, like, rough)
+            like, sharp = mean_similarity(best, question), contrast_under(best, question)
+            yield Row(item.split, item.id, is_copy, seconds, damaged, like, sharp)
 
 
 def all_rows(encoder: Encoder, clips: int) -> Iterator[Row]:
@@ -114,14 +114,14 @@ def all_rows(encoder: Encoder, clips: int) -> Iterator[Row]:
 def fit(rows: Iterable[Row], demoted: float) -> Likeness:
     """The line below which that share of the copies lies, and as many undamaged versions as can be."""
     rows = list(rows)
-    similarity, roughness = (
-        np.array([getattr(row, name) for row in rows]) for name in ("similarity", "roughness")
+    similarity, contrast = (
+        np.array([getattr(row, name) for row in rows]) for name in ("similarity", "contrast")
     )
     copies = np.array([row.is_copy for row in rows])
     versions = ~copies & ~np.array([row.damaged for row in rows])
 
     def line(slope: float) -> tuple[float, float]:
-        above = similarity - slope * roughness
+        above = similarity - slope * contrast
         least = float(np.quantile(above[copies], demoted))
         return float(np.mean(above[versions] >= least)), least
 
@@ -140,7 +140,7 @@ def table(rows: Iterable[Row], likeness: Likeness) -> Iterator[str]:
                 cells = []
                 for seconds in LENGTHS:
                     told = [
-                        row.similarity >= likeness.at_least(row.roughness)
+                        row.similarity >= likeness.at_least(row.contrast)
                         for row in rows
                         if (row.split, row.is_copy, row.damaged, row.seconds)
                         == (split, is_copy, damaged, seconds)
@@ -168,7 +168,7 @@ def main() -> None:
         if args.rows:
             args.rows.write_text(json.dumps([asdict(row) for row in rows]))
     likeness = fit((row for row in rows if row.split in FITTED_ON), args.demoted)
-    print(f"a copy's similarity is at least {likeness.least} {likeness.slope:+} x roughness in dB")
+    print(f"a copy's similarity is at least {likeness.least} {likeness.slope:+} x contrast in dB")
     print("\n".join(table(rows, likeness)))
     if args.write:
         command = f"python -m benchmarks.likeness --clips {args.clips} --demoted {args.demoted}"

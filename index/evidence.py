@@ -16,7 +16,7 @@ from fingerprint.hypotheses import LADDER, UNALTERED, Hypothesis
 from fingerprint.spectrogram import FRAME_RATE
 from fingerprint.view import unaltered, under
 from index.align import MOST_BEND, align_near
-from index.likeness import mean_similarity, roughness_under
+from index.likeness import contrast_under, mean_similarity
 from index.question import Question
 from index.segment import Codes
 from index.significance import Calibration
@@ -44,7 +44,7 @@ class Weighed:
     Attributes
     ----------
     score, e_value : of the alignment; 0 and inf if there is none
-    likeness, roughness : by which a copy is told from another version (`index.likeness`); None if there is no
+    likeness, contrast : by which a copy is told from another version (`index.likeness`); None if there is no
         alignment, or the excerpt keeps no levels
     similarity : of the excerpt's embeddings with the stored ones [shape=(query steps, reference steps)]
     query_times, reference_times : seconds of these steps' centres
@@ -54,7 +54,7 @@ class Weighed:
     score: float
     e_value: float
     likeness: float | None
-    roughness: float | None
+    contrast: float | None
     similarity: NDArray[np.float32]
     query_times: NDArray[np.floating]
     reference_times: NDArray[np.floating]
@@ -124,7 +124,7 @@ def weigh(
         best.score,
         e_value,
         mean_similarity(best, question) if keeps_levels else None,
-        roughness_under(best, question) if keeps_levels else None,
+        contrast_under(best, question) if keeps_levels else None,
         similarity,
         query_times,
         reference_times,

@@ -3,8 +3,8 @@
 Whoever has a sequencer play a score again, with other instruments, is in time with its recording to a
 hundredth of a second: chance does not explain how alike the two are, and their E-value, which speaks of
 chance alone, is that of a copy. But a copy is as like what is stored as the damage to it has left it, and
-damage shows in the clip: noise, rooms and low bit rates make its levels rough, where a clean clip's run
-smoothly from frame to frame. So a match that is less alike than a copy in a clip as rough would be is most
+damage shows in the clip: noise fills the gaps between partials, rooms and low bit rates blur them, and levels
+differ less from band to band. So a match that is less alike than a copy in a clip of such contrast is most
 likely another version.
 
 The line between the two is fitted on copies and versions of the train and tune packages' music
@@ -30,12 +30,12 @@ RANGE = 50.0  # dB under a frame's loudest band, below which nothing is looked a
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike a copy is at least: `least + slope * roughness`.
+    """How alike a copy is at least: `least + slope * contrast`.
 
     Attributes
     ----------
     least : similarity, the cosine of embeddings along an alignment, on average
-    slope : by which that changes with each dB of roughness
+    slope : by which that changes with each dB of contrast
     """
 
     least: float
@@ -46,9 +46,9 @@ class Likeness:
         """From what JSON makes of one. Raises KeyError if something is missing."""
         return cls(float(entry["least"]), float(entry["slope"]))
 
-    def at_least(self, roughness: float) -> float:
-        """The similarity of a copy, at least, in a clip so rough."""
-        return self.least + self.slope * roughness
+    def at_least(self, contrast: float) -> float:
+        """The similarity of a copy, at least, in a clip of that contrast."""
+        return self.least + self.slope * contrast
 
 
 def mean_similarity(found: "Found", question: "Question") -> float:
@@ -60,29 +60,30 @@ def mean_similarity(found: "Found", question: "Question") -> float:
     return float(np.mean(np.sum(beneath * stored, axis=1)))
 
 
-def roughness(levels: NDArray[np.uint8]) -> float:
-    """How much band levels [shape=(frames, BANDS)], as bytes, jump from frame to frame, in dB.
+def contrast(levels: NDArray[np.uint8]) -> float:
+    """How much band levels [shape=(frames, BANDS)], as bytes, differ from band to band, in dB.
 
-    The mean of the absolute second differences along time. Less than three frames have none.
+    The mean absolute difference of neighbours, nothing of a frame being quieter than RANGE under its loudest
+    band; 0 of no frames.
     """
-    if len(levels) < 3:
+    if not len(levels):
         return 0.0
     heard = decibels(levels)
     heard = np.maximum(heard, heard.max(axis=1, keepdims=True) - RANGE)
-    return float(np.mean(np.abs(np.diff(heard, 2, axis=0))))
+    return float(np.mean(np.abs(np.diff(heard, axis=1))))
 
 
-def roughness_under(found: "Found", question: "Question") -> float:
-    """Roughness of what an alignment explains of a query that keeps its levels."""
+def contrast_under(found: "Found", question: "Question") -> float:
+    """Contrast of what an alignment explains of a query that keeps its levels."""
     levels = question.fingerprint.levels
     assert levels is not None
     start, end = found.query_seconds()
-    return roughness(levels[max(0, int(start * FRAME_RATE)) : int(end * FRAME_RATE) + 1])
+    return contrast(levels[max(0, int(start * FRAME_RATE)) : int(end * FRAME_RATE) + 1])
 
 
 def is_version(found: "Found", question: "Question", likeness: Likeness | None) -> bool:
     """Whether a match is less alike than a copy is. Of a query without levels that cannot be told."""
     if likeness is None or question.fingerprint.levels is None:
         return False
-    at_least = likeness.at_least(roughness_under(found, question))
+    at_least = likeness.at_least(contrast_under(found, question))
     return mean_similarity(found, question) < at_least

@@ -73,8 +73,9 @@ class Evidence(BaseModel):
     likeness: float | None = Field(
         default=None, description="Mean similarity along the line; 1 is the same sound, undamaged."
     )
-    roughness: float | None = Field(
-        default=None, description="Of the clip there, in dB: noise and damage make it rough."
+    contrast: float | None = Field(
+        default=None,
+        description="Of the clip there, from band to band, in dB: noise and damage make it less.",
     )
 
     def parts(self, encoder: Encoder) -> tuple[Fingerprint, Codes, Statement]:
@@ -201,7 +202,7 @@ def gather(
         "score": round(weighed.score, 4),
         "e_value": float(f"{weighed.e_value:.4g}"),
         "likeness": weighed.likeness and round(weighed.likeness, 4),
-        "roughness": weighed.roughness and round(weighed.roughness, 4),
+        "contrast": weighed.contrast and round(weighed.contrast, 4),
     }
     return evidence.model_copy(update=stated), weighed
 
@@ -265,7 +266,7 @@ def _check_score(evidence: Evidence, encoder: Encoder) -> Check:
     same = same and bool(np.isclose(weighed.e_value, evidence.e_value, rtol=0.05, atol=0))
     for computed, stated in (
         (weighed.likeness, evidence.likeness),
-        (weighed.roughness, evidence.roughness),
+        (weighed.contrast, evidence.contrast),
     ):
         same = same and (stated is None or math.isclose(computed or 0.0, stated, rel_tol=0.01))
     detail = f"score {weighed.score:.3f} and E-value {weighed.e_value:.3g} computed, "
@@ -361,11 +362,11 @@ def _page(evidence: Evidence, weighed: Weighed) -> str:
 
 
 def _least_likeness(evidence: Evidence) -> float | None:
-    """How alike a copy in a clip as rough is at least."""
+    """How alike a copy in a clip of such contrast is at least."""
     likeness = Calibration.from_entry(evidence.calibration).likeness
-    if likeness is None or evidence.roughness is None:
+    if likeness is None or evidence.contrast is None:
         return None
-    return likeness.at_least(evidence.roughness)
+    return likeness.at_least(evidence.contrast)
 
 
 def picture(
