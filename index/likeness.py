@@ -30,25 +30,26 @@ RANGE = 50.0  # dB under a frame's loudest band, below which nothing is looked a
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike a copy is at least: `least + slope * contrast`.
+    """How alike a copy is at least: `least + slope * contrast`, and never more than `most`.
 
     Attributes
     ----------
-    least : similarity, the cosine of embeddings along an alignment, on average
-    slope : by which that changes with each dB of contrast
+    least, most : similarity, the cosine of embeddings along an alignment, on average
+    slope : by which that grows with each dB of contrast
     """
 
     least: float
     slope: float
+    most: float
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "Likeness":
         """From what JSON makes of one. Raises KeyError if something is missing."""
-        return cls(float(entry["least"]), float(entry["slope"]))
+        return cls(float(entry["least"]), float(entry["slope"]), float(entry["most"]))
 
     def at_least(self, contrast: float) -> float:
         """The similarity of a copy, at least, in a clip of that contrast."""
-        return self.least + self.slope * contrast
+        return min(self.most, self.least + self.slope * contrast)
 
 
 def mean_similarity(found: "Found", question: "Question") -> float:
