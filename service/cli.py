@@ -353,7 +353,7 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
 
 
 def _in_words(answer: "Answer") -> str:
-    from service.wording import chance, change, clock, doubt, printable, span, table
+    from service.wording import clock, in_words, printable, table
 
     head = f"{printable(answer.clip)} ({clock(answer.duration or 0)})"
     if not answer.matches:
@@ -361,13 +361,14 @@ def _in_words(answer: "Answer") -> str:
     rows = [
         (
             name_of(match),
-            span(match.query_start, match.query_end),
-            span(match.reference_start, match.reference_end),
-            change(match.tempo, match.pitch_semitones),
-            ": ".join(filter(None, (match.tier, doubt(match)))),
-            chance(match.e_value),
+            said["where"],
+            said["of"],
+            said["changed"],
+            ": ".join(filter(None, (match.tier, said["doubt"]))),
+            said["chance"],
         )
         for match in answer.matches
+        for said in [in_words(match)]
     ]
     header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "CHANCE OF BEING WRONG")
     return f"{head}:\n{table(header, rows, indent='  ')}"

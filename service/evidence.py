@@ -31,7 +31,7 @@ from index.segment import Codes
 from index.significance import Calibration
 from service.pages import templates
 from service.query import Match
-from service.wording import change, doubt, span
+from service.wording import in_words
 
 # Two computers' sums differ in the last digits.
 _SAME_SCORE = 1e-3
@@ -347,10 +347,7 @@ def _page(evidence: Evidence, weighed: Weighed) -> str:
         .render(
             evidence=evidence,
             match=match,
-            changed=change(match.tempo, match.pitch_semitones),
-            where=span(match.query_start, match.query_end),
-            of=span(match.reference_start, match.reference_end),
-            doubt=doubt(match),
+            **in_words(match),
             line_of_copies=_least_likeness(evidence),
             spectrogram=None if part.levels is None else _png(_shades(part.levels.T[::-1])),
             picture=_png(_shades(weighed.similarity, 0.0)),

@@ -18,7 +18,7 @@ from service.naming import UNLABELLED, compare, connect
 from service.pages import templates
 from service.segment import Segment
 from service.tables import SUMMARY, TableWriter, report_in
-from service.wording import chance, change, doubt, span
+from service.wording import in_words
 
 FILES = {
     "file": pa.string(),
@@ -278,11 +278,7 @@ def _timeline(heard: Heard) -> list[dict[str, Any]]:
             "match": match,
             "left": 100 * match.query_start / duration,
             "width": 100 * (match.query_end - match.query_start) / duration,
-            "where": span(match.query_start, match.query_end),
-            "of": span(match.reference_start, match.reference_end),
-            "changed": change(match.tempo, match.pitch_semitones),
-            "chance": chance(match.e_value),
-            "doubt": doubt(match),
+            **in_words(match),
         }
         for match in sorted(heard.matches, key=lambda match: match.query_start)
     ]

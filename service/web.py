@@ -26,7 +26,7 @@ from service.query import Answer, Match
 from service.recording import CURSOR
 from service.scans import Scans
 from service.settings import Settings
-from service.wording import chance, change, doubt, span
+from service.wording import in_words
 
 PAGES = {
     "/": "query.html",
@@ -146,11 +146,7 @@ def _in_words(match: Match) -> dict[str, Any]:
     return {
         "match": match,
         "name": f"{name} ({match.artist})" if match.artist else name,
-        "where": span(match.query_start, match.query_end),
-        "of": span(match.reference_start, match.reference_end),
-        "changed": change(match.tempo, match.pitch_semitones),
-        "chance": chance(match.e_value),
-        "doubt": doubt(match),
+        **in_words(match),
     }
 
 

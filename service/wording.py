@@ -50,13 +50,24 @@ def chance(e_value: float) -> str:
     return f"1 in {_two_digits(odds)}"
 
 
-def doubt(match: "Match") -> str | None:
-    """Why a match is for review that chance does not explain; None of others."""
+def doubt(match: "Match") -> str:
+    """Why a match is for review that chance does not explain; empty for others."""
     if match.other_version:
         return "less alike than a copy would be, so most likely another version"
     if match.shared_start is None or match.shared_end is None:
-        return None
+        return ""
     return f"{span(match.shared_start, match.shared_end)} is in other recordings too"
+
+
+def in_words(match: "Match") -> dict[str, str]:
+    """A match in words: where in the clip, of what of the recording, how changed, its chance, its doubt."""
+    return {
+        "where": span(match.query_start, match.query_end),
+        "of": span(match.reference_start, match.reference_end),
+        "changed": change(match.tempo, match.pitch_semitones),
+        "chance": chance(match.e_value),
+        "doubt": doubt(match),
+    }
 
 
 def percent(share: float) -> str:
