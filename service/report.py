@@ -37,11 +37,12 @@ FILES = {
     "label": pa.string(),  # agrees, differs or unlabelled; of files in which something was found
     "error": pa.string(),
 }
+_TYPES: dict[Any, pa.DataType] = {float: pa.float64(), float | None: pa.float64(), bool: pa.bool_()}
 SEGMENTS = {
     "file": pa.string(),
     "member": pa.string(),
     **{
-        name: pa.float64() if field.annotation in (float, float | None) else pa.string()
+        name: _TYPES.get(field.annotation, pa.string())
         for name, field in Segment.model_fields.items()
     },
     "file_share": pa.float64(),
@@ -170,6 +171,7 @@ def _segment(row: Row, heard: Heard, match: Segment) -> dict[str, Any]:
         "file": row.file,
         "member": row.member,
         **match.model_dump(),
+        "other_version": match.other_version,
         "file_share": round(min(1.0, heard_share), 4),
         "reference_share": round(min(1.0, work_share), 4),
     }

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
+
+from benchmarks import instruments
 
 RATE = 16000  # Hz
 SONGS = 4  # in the library that the tests start from
@@ -26,6 +29,22 @@ def melody(seed: int, seconds: float = 20.0) -> NDArray[np.float32]:
             start += length
     samples = samples[:n] * (1 + 0.3 * np.interp(*_slow_noise(rng, n)))
     return (0.5 * samples / np.abs(samples).max()).astype(np.float32)
+
+
+def played(instrument: instruments.Instrument, seconds: int = 30) -> NDArray[np.float32]:
+    """Two voices on an instrument [shape=(n,)]: the same notes at the same times, whatever it is."""
+    notes, touch = np.random.default_rng(3), np.random.default_rng(1)
+    samples = np.zeros((seconds + 8) * instruments.RATE, np.float32)
+    start = 0.0
+    while start < seconds:
+        length = notes.choice([0.25, 0.5, 0.75])
+        for lowest in (48, 60):
+            note = instrument(lowest + int(notes.integers(20)), length, touch)
+            at = round(start * instruments.RATE)
+            samples[at : at + len(note)] += note[: len(samples) - at]
+        start += length
+    samples = soxr.resample(samples[: seconds * instruments.RATE], instruments.RATE, RATE)
+    return (0.3 * samples / np.abs(samples).max()).astype(np.float32)
 
 
 def _note(rng: np.random.Generator, pitch: float, seconds: float) -> NDArray[np.float64]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import soxr
+from melodies import RATE, played
 from numpy.typing import NDArray
 
-from benchmarks.instruments import RATE, Instrument, organ, piano
+from benchmarks.instruments import Instrument, organ, piano
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import (
@@ -20,29 +21,17 @@ from index.recording import Metadata
 
 ENCODER = Encoder.load()
 CLIP = slice(8 * SAMPLE_RATE, 18 * SAMPLE_RATE)
-SECONDS = 30
 
 
-def played(instrument: Instrument) -> NDArray[np.float32]:
-    """Half a minute of the same two voices on an instrument."""
-    notes, touch = np.random.default_rng(3), np.random.default_rng(1)
-    samples = np.zeros((SECONDS + 8) * RATE, np.float32)
-    start = 0.0
-    while start < SECONDS:
-        length = notes.choice([0.25, 0.5, 0.75])
-        for lowest in (48, 60):
-            note = instrument(lowest + int(notes.integers(20)), length, touch)
-            at = round(start * RATE)
-            samples[at : at + len(note)] += note[: len(samples) - at]
-        start += length
-    samples = soxr.resample(samples[: SECONDS * RATE], RATE, SAMPLE_RATE)
-    return (0.3 * samples / np.abs(samples).max()).astype(np.float32)
+def heard(instrument: Instrument) -> NDArray[np.float32]:
+    """The tune on an instrument, at the rate of fingerprints."""
+    return soxr.resample(played(instrument), RATE, SAMPLE_RATE)
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Library:
     library = Library.open(tmp_path_factory.mktemp("likeness") / "library", ENCODER, create=True)
-    made = fingerprint_samples(played(piano), ENCODER, REFERENCE_EVERY, "piano.flac")
+    made = fingerprint_samples(heard(piano), ENCODER, REFERENCE_EVERY, "piano.flac")
     with library.writer() as writer:
         writer.add(made, Metadata("piano.flac", "Me", "owned"))
     return library
@@ -56,7 +45,7 @@ def found(library: Library, samples: NDArray[np.float32]):
 
 @pytest.mark.parametrize("noise", [None, 10.0, 0.0])
 def test_a_copy_is_a_match_however_noisy(library, noise):
-    samples = played(piano)
+    samples = heard(piano)
     if noise is not None:
         level = np.sqrt(np.mean(samples**2)) * 10 ** (-noise / 20)
         samples += level * np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32)
@@ -65,7 +54,7 @@ def test_a_copy_is_a_match_however_noisy(library, noise):
 
 
 def test_another_instrument_playing_the_same_notes_at_the_same_times_is_for_review(library):
-    match = found(library, played(organ))
+    match = found(library, heard(organ))
     assert match.e_value < 1e-12  # it is no accident, and no copy
     assert (match.tier, match.other_version) == ("review", True)
 

@@ -23,10 +23,11 @@ import pytest
 import soundfile
 import zstandard
 from command import Earmark
-from melodies import RATE, melody, write
+from melodies import RATE, melody, played, write
 from web import web
 from webhdfs import served
 
+from benchmarks.instruments import organ, piano
 from fingerprint.errors import AudioError
 from service.dataset import size_of
 from service.place import DatasetError, place
@@ -204,6 +205,24 @@ def test_what_a_match_shares_with_other_recordings_is_in_the_tables(
         assert row["tier"] == "review"
         assert row["shared_start"] == pytest.approx(3.0, abs=1.0) == float(text["shared_start"])
         assert row["shared_end"] == pytest.approx(11.0, abs=1.0) == float(text["shared_end"])
+
+
+def test_another_version_of_a_recording_is_for_review_and_the_report_says_why(
+    earmark: Earmark, tmp_path: Path
+) -> None:
+    write(tmp_path / "piano.flac", played(piano))
+    earmark("ingest", tmp_path / "piano.flac", "--rightsholder", "Me", "--rights", "owned")
+    dataset = tmp_path / "dump"
+    dataset.mkdir()
+    write(dataset / "organ.flac", played(organ))
+    write(dataset / "piano.ogg", played(piano))
+    earmark("scan", dataset, "--report", tmp_path / "report")
+    told = {
+        (row["file"], row["tier"], row["other_version"])
+        for row in pq.read_table(tmp_path / "report" / "segments.parquet").to_pylist()
+    }
+    assert told == {("organ.flac", "review", True), ("piano.ogg", "match", False)}
+    assert "most likely another version" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_the_page_names_works_places_and_chances_and_loads_nothing(
