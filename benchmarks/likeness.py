@@ -1,6 +1,6 @@
 """Fit the line between copies and other versions of a recording, for `index/calibration.json`.
 
-    python -m benchmarks.likeness [--clips 16] [--demoted 0.005] [--encoder WEIGHTS] [--rows FILE] [--write]
+    python -m benchmarks.likeness [--clips 8] [--demoted 0.005] [--encoder WEIGHTS] [--rows FILE] [--write]
 
 Clips of 2 to 30 s, half of them damaged as in calibration, are laid on the recording that they are of: copies
 of the tune packages' works and of the train packages' scores, and, as versions, those packages' MIDI scores
@@ -123,7 +123,7 @@ def all_rows(encoder: Encoder, clips: int) -> Iterator[Row]:
 
 
 def one_channel_rows(encoder: Encoder, clips: int) -> Iterator[Row]:
-    """Copies of the first channel of the tune packages' stereo works."""
+    """Copies of the first channel of the tune packages' stereo works, drawn whatever was drawn before."""
     laying = Laying(encoder)
     held = dict(zip(*library_of(encoder, "tune"), strict=True))
     for item in tqdm(corpora.items("tune"), "one channel", disable=None):
@@ -186,7 +186,7 @@ def table(rows: Iterable[Row], likeness: Likeness) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--encoder", type=Path, help="weights; default: those that ship")
-    parser.add_argument("--clips", type=int, default=16, help="of each recording or version")
+    parser.add_argument("--clips", type=int, default=8, help="of each recording or version")
     parser.add_argument("--demoted", type=float, default=0.005, help="share of the copies")
     parser.add_argument("--rows", type=Path, metavar="FILE.json", help="keep what was looked at")
     parser.add_argument("--write", action="store_true", help="enter the line into the table")

@@ -155,7 +155,6 @@ def main(
         last = max((look for look in looks if look.files < files), key=lambda it: it.files)
         reading = (last.cpu - first.cpu) / max(1, last.files - first.files)
         result["milliseconds of the process that reads, for a file"] = round(1000 * reading, 2)
-        result["minutes"] = round((len(looks)) / 60, 1)
         result["bytes of the report, for a file"] = round(
             sum(file.stat().st_size for file in report.iterdir()) / files
         )

@@ -7,6 +7,7 @@ from melodies import RATE, played
 from numpy.typing import NDArray
 
 from benchmarks.instruments import Instrument, chip, piano
+from benchmarks.likeness import DRAWN, NONE, ONE_CHANNEL, Row, fit
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import (
@@ -80,3 +81,22 @@ def test_the_more_contrast_in_the_clip_the_more_alike_a_copy_must_be():
     assert likeness.at_least(0) == 0.1
     assert likeness.at_least(5) == pytest.approx(0.5)
     assert likeness.at_least(20) == 0.7
+
+
+def test_the_line_gives_up_no_more_copies_than_it_may_and_as_few_versions_pass_as_can_be():
+    def rows(is_copy: bool, damage: str, likeness: list[float], contrast: float) -> list[Row]:
+        return [Row("tune", "w", is_copy, 5.0, damage, it, contrast) for it in likeness]
+
+    noisy = [0.3 + 0.002 * number for number in range(100)]  # copies, of little contrast
+    line = fit(
+        [
+            *rows(True, NONE, [0.85] * 100, 7.0),
+            *rows(True, DRAWN, noisy, 3.0),
+            *rows(True, ONE_CHANNEL, [0.7] * 99 + [0.6], 6.0),
+            *rows(False, NONE, [0.55] * 20, 7.0),
+        ],
+        0.02,
+    )
+    assert line.at_least(7.0) > 0.55  # a version of such contrast is told apart
+    assert sum(it < line.at_least(3.0) for it in noisy) <= 4  # of 200 copies
+    assert 0.6 < line.most <= 0.7
