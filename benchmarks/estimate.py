@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
+from index.search import QUICK
+from index.votes import Effort
+from service.listen import PROBING
+
 LISTS = 1024  # of an index
-COMPARED = (
-    20_000  # stored embeddings that a scan compares each of a sound's with, if one list has fewer
-)
-EVERY = 0.2  # s of sound from one of these to the next
+STEP = 0.1  # s from one of a query's embeddings to the next
 PER_SECOND = 2  # embeddings of a recording
 CODECS = {"Ogg Vorbis, 160 kbit/s": 160_000, "Opus, 75 kbit/s": 75_000}
 
@@ -35,7 +36,7 @@ class Measured:
     compare : nanoseconds for one stored embedding, with the alignments that follow
         (`benchmarks.throughput --library`, 100,000 recordings)
     file : milliseconds that the reading process takes for a file (`benchmarks.memory`)
-    probed : share of a sound that a probe decodes, with twice as many votes (`service/listen.py`)
+    probed : share of a sound that a probe decodes (`service/listen.py`)
     bytes : of a library for a second of audio (`benchmarks.scale`)
     catalogue : bytes for a recording (`benchmarks.scale`)
     opening : seconds for a million recordings (`benchmarks.scale`)
@@ -56,12 +57,14 @@ class Measured:
     opening: float = 2.8
     worker: float = 280.0
     note: float = 2500.0
-    rows: float = 875_000.0
+    rows: float = 775_000.0
 
-    def search(self, recordings: float, seconds: float) -> float:
+    def search(self, recordings: float, seconds: float, effort: Effort) -> float:
         """CPU seconds in which a second of sound is searched for in so many recordings of that length."""
         embeddings = recordings * seconds * PER_SECOND
-        return max(COMPARED, embeddings / LISTS) * self.compare * 1e-9 / EVERY
+        lists = min(effort.probes, math.ceil(LISTS * effort.compared / embeddings))
+        compared = lists * embeddings / LISTS
+        return compared * self.compare * 1e-9 / (STEP * effort.every)
 
     def hear(self, codec: str) -> float:
         """CPU seconds in which a second of a file of that codec becomes a fingerprint."""
@@ -96,8 +99,8 @@ def scans(
     yield row("---", "---:", "---", "---:", "---:", *(["---:"] * len(cores)), "---:")
     for codec, rate in CODECS.items():
         for recordings in libraries:
-            for name, share, votes in (("full", 1.0, 1), ("probe", it.probed, 2)):
-                search = votes * it.search(recordings, seconds)
+            for name, share, effort in (("full", 1.0, QUICK), ("probe", it.probed, PROBING)):
+                search = it.search(recordings, seconds, effort)
                 heard = it.hear(codec) + search
                 busy = hours * share * heard + files * it.file / 1000 / 3600
                 yield row(

@@ -28,8 +28,9 @@ from index.votes import Effort, Passage, candidates
 
 # 128 lists hold 96 % of what is sought under noise of 0 dB.
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
-# For scans, in which hours are compared and what is sought lasts ten seconds and more.
-QUICK = Effort(2, 20, 32, 20_000, 8)
+# For scans, in which hours are compared and what is sought lasts ten seconds and more: few embeddings in
+# several lists find as much as many in one, for less (docs/decisions/scan.md).
+QUICK = Effort(8, 20, 128, 100_000, 24)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
 # then explains that share of a block, and its steps say so much on average (the same moment weighs about 9,
 # under speech less than 1: docs/decisions/timeline.md).
@@ -195,7 +196,7 @@ def alignments(
     """
     found: list[Found] = []
     view = unaltered(question.fingerprint, question.encoder)
-    looks = (FIRST, effort) if effort.compared > FIRST.compared else (effort,)
+    looks = (FIRST, effort) if effort.every < FIRST.every else (effort,)
     for first in range(0, len(view.embeddings) if len(question.snapshot) else 0, BLOCK):
         end = min(first + BLOCK, len(view.embeddings))
         for look in looks:

@@ -32,10 +32,10 @@ from service.source import Source
 from service.stretch import joined, stretches
 
 # Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one. A window has few
-# embeddings, so all of them vote.
+# embeddings, so more of them vote.
 PROBED = 3.0  # s
 PROBED_EVERY = 24.0  # s
-PROBING = QUICK._replace(every=1)
+PROBING = Effort(2, 20, 64, 50_000, 8)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.

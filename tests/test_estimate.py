@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.estimate import Measured, libraries, main, scans, size
+from index.votes import Effort
 
 ROUND = Measured(decode=100, opus=2, fingerprint=100, reference=100, compare=0, file=0)
 
@@ -21,11 +22,15 @@ def test_a_scan_takes_what_decoding_and_fingerprints_take() -> None:
     assert told["Ogg Vorbis", "probe"][3] == "900 MB"
 
 
-def test_searching_costs_the_same_until_a_list_is_longer_than_what_is_compared() -> None:
-    it = Measured(compare=10)
-    few, many = it.search(1_000, 210), it.search(1_000_000, 210)
-    assert few == pytest.approx(20_000 * 10e-9 * 5)
-    assert many == pytest.approx(1_000_000 * 420 / 1024 * 10e-9 * 5)
+def test_searching_costs_the_lists_that_are_probed() -> None:
+    # two embeddings a second, each compared with 64 of 1,024 lists, 20,000 embeddings, or one list
+    effort = Effort(every=5, neighbours=20, probes=64, compared=20_000, candidates=8)
+    small, large, huge = (
+        Measured(compare=10).search(count, 512, effort) for count in (10, 10_000, 1_000_000)
+    )
+    assert small == pytest.approx(64 * 10 * 10e-9 * 2)
+    assert large == pytest.approx(2 * 10_000 * 10e-9 * 2)
+    assert huge == pytest.approx(1_000_000 * 10e-9 * 2)
 
 
 def test_a_library_takes_its_bytes_for_each_second() -> None:
