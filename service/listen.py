@@ -169,7 +169,7 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
         heard.matches = joined(heard.matches, found, begins)
         if not heard.queries and int(sha256, 16) % DECOY_EVERY == 0:
             heard.decoy = True
-            heard.decoy_e_value = _decoy(made, ears, effort)
+            heard.decoy_e_value = _decoy(made, {it.recording for it in found}, ears, effort)
         heard.queries += 1
     if problem is not None and not heard.queries:
         raise problem
@@ -246,9 +246,14 @@ def _with_evidence(
     ]
 
 
-def _decoy(made: Fingerprint, ears: Ears, effort: Effort) -> float | None:
-    """E-value of the strongest match of a decoy of a sound's middle; None if it has none."""
+def _decoy(made: Fingerprint, known: set[str], ears: Ears, effort: Effort) -> float | None:
+    """E-value of the strongest match of a decoy of a sound's middle; None if it has none.
+
+    known : recordings that the sound is matched with: one whose decoy is much like itself, as of drums
+        alone, finds them again, which is no chance
+    """
     middle, reach = made.duration / 2, DECOY / 2 - MARGIN
     part, _ = excerpt(made, middle - reach, middle + reach)
     found = _search(mirrored(part, ears.encoder), ears, effort)
-    return min((match.e_value for match in found if match.tier == "match"), default=None)
+    wrong = (it.e_value for it in found if it.tier == "match" and it.recording not in known)
+    return min(wrong, default=None)

@@ -4,15 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 from melodies import RATE, melody
 from scipy.stats import binomtest
 
+from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, fingerprint_samples
+from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata
+from index.significance import MATCH, REVIEW
+from service import listen
 from service.decoy import false_discovery_rate, mirrored, wilson
+from service.source import OnDisk
 
 ENCODER = Encoder.load()
 
@@ -33,6 +39,27 @@ def test_a_decoy_is_as_long_as_its_sound_and_is_not_found_where_that_is(tmp_path
     assert library.search(decoy)[0] == []
     assert decoy.embeddings.shape == made.embeddings.shape
     assert np.array_equal(mirrored(decoy, ENCODER).levels, made.levels)
+
+
+@pytest.mark.parametrize(("decoy_of", "is_chance"), [(1, False), (2, True)])
+def test_a_decoy_that_is_like_its_sound_finds_that_again_and_nothing_by_chance(
+    tmp_path, monkeypatch, decoy_of, is_chance
+):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    with library.writer() as writer:
+        for song in (1, 2):
+            whole = fingerprint_samples(clip(song, 0, 20), ENCODER, REFERENCE_EVERY, f"{song}.flac")
+            whole = replace(whole, sha256=f"{song:064x}")
+            writer.add(whole, Metadata(f"{song}.flac", "Me", "owned", id=str(song)))
+    file = tmp_path / "clip.wav"
+    soundfile.write(file, clip(1, 4, 10), 8000)
+    other = fingerprint_samples(clip(decoy_of, 4, 10), ENCODER, QUERY_EVERY, "decoy")
+    monkeypatch.setattr(listen, "mirrored", lambda made, encoder: other)
+    task = listen.Task(library.path, BESIDE, Limits(), REVIEW, MATCH, 0, False, False, None)
+    heard = listen.listen(OnDisk(file), "clip.wav", f"{0:064x}", listen.Ears(task))
+    assert [match.tier for match in heard.matches] == ["match"]
+    assert heard.decoy
+    assert (heard.decoy_e_value is not None) == is_chance
 
 
 def test_a_fingerprint_without_levels_has_no_decoy():
