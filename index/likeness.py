@@ -7,6 +7,9 @@ damage shows in the clip: noise fills the gaps between partials, rooms and low b
 differ less from band to band. So a match that is less alike than a copy in a clip of such contrast is most
 likely another version.
 
+Other music over it makes a copy less alike, too, and does not show in contrast. Where two recordings that
+have nothing in common are both heard over the same seconds, each is part of a mixture, and no version.
+
 The line between the two is fitted on copies and versions of the train and tune packages' music
 (`python -m benchmarks.likeness`), so that few copies are taken for versions.
 """
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import decibels
 from fingerprint.spectrogram import FRAME_RATE
+from index.votes import Passage
 
 if TYPE_CHECKING:
     from index.align import Found
@@ -88,3 +92,38 @@ def is_version(found: "Found", question: "Question", likeness: Likeness | None) 
         return False
     at_least = likeness.at_least(contrast_under(found, question))
     return mean_similarity(found, question) < at_least
+
+
+def are_unlike(one: "Found", other: "Found", question: "Question") -> bool:
+    """Whether two recordings of which a query is at the same time are not alike there.
+
+    They are not if their embeddings, on average, are no more similar than music around them is to each.
+    An embedding lies up to a quarter of a second off the other recording's, so the nearer of two counts.
+    """
+    ours = _stored(one, question)
+    theirs = _stored(other, question)
+    first, last = other.alignment.first, other.alignment.last
+    start, end = other.second(first), other.second(last)
+    seconds = np.array(
+        [one.second(step) for step in range(one.alignment.first, one.alignment.last + 1)]
+    )
+    both = (seconds >= start) & (seconds <= end)
+    if not both.any():
+        return False
+    at = np.interp(seconds[both], [start, end], [0, last - first])
+    above = [
+        np.sum(ours.embeddings[both] * theirs.embeddings[steps], axis=1)
+        - 0.5 * (ours.crowding[both] + theirs.crowding[steps])
+        for steps in (np.floor(at).astype(int), np.ceil(at).astype(int))
+    ]
+    return float(np.mean(np.maximum(*above))) <= 0
+
+
+def _stored(found: "Found", question: "Question") -> Passage:
+    """What is stored of a recording under an alignment."""
+    codec = question.encoder.codec
+    codes = question.snapshot.codes(
+        found.recording, found.alignment.first, found.alignment.last + 1
+    )
+    embeddings = codec.decode(codes.lists, codes.codes)
+    return Passage(embeddings, codec.crowding(embeddings, codes.lists))

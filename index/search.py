@@ -19,7 +19,7 @@ from fingerprint.view import View, unaltered
 from index.align import MOST_BEND, SLACK, Found, align_near
 from index.extent import stretches
 from index.ladder import climb, excerpts
-from index.likeness import is_version
+from index.likeness import are_unlike, is_version
 from index.question import Question
 from index.refine import LOOKS, refined
 from index.shared import Part, shared_part
@@ -95,10 +95,11 @@ def search(
         rungs = ()
     least = calibration.score(max_e_value, *question.size)
     certain = min(gate, max_e_value)
+    told = everything(question, rungs, chance, max_e_value, certain, effort, least)
     return [
         _match(found, first, last, judgement, question)
-        for found in everything(question, rungs, chance, max_e_value, certain, effort, least)
-        for judgement in [_judged(found, question, calibration, gate)]
+        for found in told
+        for judgement in [_judged(found, told, question, calibration, gate)]
         for first, last in found.stretches
     ]
 
@@ -280,11 +281,20 @@ class Judgement(NamedTuple):
     other_version: bool = False
 
 
-def _judged(found: Found, question: Question, calibration: Calibration, gate: float) -> Judgement:
+def _judged(
+    found: Found,
+    told: Iterable[Found],
+    question: Question,
+    calibration: Calibration,
+    gate: float,
+) -> Judgement:
+    """How one of the alignments that are told of is to be taken."""
     if found.e_value > gate:
         return Judgement("review")
     if is_version(found, question, calibration.likeness):
-        return Judgement("review", other_version=True)
+        beside = (it for it in told if it.e_value <= gate and _same_seconds(found, it))
+        if not any(are_unlike(found, it, question) for it in beside):
+            return Judgement("review", other_version=True)
     shared = shared_part(found, question, calibration, gate)
     return Judgement("match" if shared is None else "review", shared)
 

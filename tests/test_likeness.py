@@ -1,9 +1,11 @@
 """Copies are matches, also damaged ones; another version of the same notes is for review, and says why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soxr
-from melodies import RATE, played
+from melodies import RATE, melody, played
 from numpy.typing import NDArray
 
 from benchmarks.instruments import Instrument, chip, piano
@@ -19,6 +21,7 @@ from fingerprint.fingerprint import (
 from index.library import Library
 from index.likeness import Likeness, contrast
 from index.recording import Metadata
+from index.significance import Calibration
 
 ENCODER = Encoder.load()
 CLIP = slice(8 * SAMPLE_RATE, 18 * SAMPLE_RATE)
@@ -27,6 +30,11 @@ CLIP = slice(8 * SAMPLE_RATE, 18 * SAMPLE_RATE)
 def heard(instrument: Instrument) -> NDArray[np.float32]:
     """The tune on an instrument, at the rate of fingerprints."""
     return soxr.resample(played(instrument), RATE, SAMPLE_RATE)
+
+
+def clipped(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distorted, as another encoding that is still alike."""
+    return np.clip(samples, -0.3 * np.abs(samples).max(), 0.3 * np.abs(samples).max())
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +66,28 @@ def test_another_instrument_playing_the_same_notes_at_the_same_times_is_for_revi
     match = found(library, heard(chip))
     assert match.e_value < 1e-12  # it is no accident, and no copy
     assert (match.tier, match.other_version) == ("review", True)
+
+
+def test_two_recordings_heard_at_once_are_copies_however_little_alike_each_is(
+    tmp_path, monkeypatch
+):
+    strict = replace(Calibration.of(ENCODER.id), likeness=Likeness(0.99, 0.0, 0.99))
+    monkeypatch.setattr(Calibration, "of", lambda encoder: strict)
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    songs = [soxr.resample(melody(seed), RATE, SAMPLE_RATE)[: 20 * SAMPLE_RATE] for seed in (3, 4)]
+    with library.writer() as writer:
+        for name, samples in (("3", songs[0]), ("4", songs[1]), ("3 again", clipped(songs[0]))):
+            made = fingerprint_samples(samples, ENCODER, REFERENCE_EVERY, name)
+            made = replace(made, sha256=name)
+            writer.add(made, Metadata(name, "Me", "owned", id=name))
+
+    def told(samples: NDArray[np.float32]) -> dict[str, str]:
+        made = fingerprint_samples(samples[CLIP], ENCODER, QUERY_EVERY, "clip.wav")
+        return {match.recording: match.tier for match in library.search(made)[0]}
+
+    assert told(songs[0] + songs[1]) == {"3": "match", "4": "match", "3 again": "match"}
+    # by itself it is less alike than is asked for, and what is like it says nothing else
+    assert told(clipped(songs[0])) == {"3": "review", "3 again": "review"}
 
 
 def test_contrast_is_how_much_neighbouring_bands_differ():
