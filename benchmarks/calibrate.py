@@ -1,6 +1,7 @@
 """Fit the chance of scores on music that is not in the library, for `index/calibration.json`.
 
     python -m benchmarks.calibrate [--clips 600] [--altered 150] [--encoder WEIGHTS] [--scores FILE] [--write]
+    python -m benchmarks.calibrate --among 100 [--clips 240] [--altered 40]
 
 Clips of the tune packages, half of them damaged, are looked for among all music of the train packages, of
 which splits share no artist: as they are, and others under the whole ladder of hypotheses; so are stretches
@@ -11,6 +12,9 @@ the related pairs.
 
 Of 30 s under the ladder nothing is looked for: it looks at each ten seconds by themselves. With --scores what
 was found is kept, and a second run fits it again without searching.
+
+With --among nothing is fitted: clips are looked for among so many works of the train packages, drawn at
+random, and the table's fit is laid beside what they find, the library counting as of some size at least.
 """
 
 import argparse
@@ -39,22 +43,28 @@ from index.chance import Fit, Look, fit, peaks, tail_of, without
 from index.question import Question
 from index.refit import look_at
 from index.segment import Codes
-from index.significance import TABLE, Tail
+from index.significance import TABLE, Calibration, Tail
 from index.snapshot import Snapshot
 
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
 ALTERED_LENGTHS = (1.0, 2.0, 5.0, 10.0)  # seconds, under the ladder
+E_VALUES = (1.0, 0.1, 0.01, 0.001)
+COUNTED_AS = (60_000, 100_000, 150_000, 250_000)  # embeddings
 
 
 class Asking:
     """Clips of the tune packages, put to a library of the train packages."""
 
-    def __init__(self, encoder: Encoder, seed: int) -> None:
+    def __init__(self, encoder: Encoder, seed: int, among: int | None = None) -> None:
+        """among : how many works of the train packages are the library; all, if it is None"""
         self.encoder = encoder
         self.works = [(item.id, samples) for item, samples in tune_works()]
         self.background = background_of([samples for _, samples in self.works])
-        self.names, codes = library_of(encoder)
-        self.snapshot = Snapshot.of(codes, encoder.codec)
+        names, codes = library_of(encoder)
+        drawn = np.random.default_rng([seed, 1]).permutation(len(names))[:among]
+        chosen = sorted(drawn) if among else range(len(names))
+        self.names = [names[number] for number in chosen]
+        self.snapshot = Snapshot.of([codes[number] for number in chosen], encoder.codec)
         self.rng = np.random.default_rng(seed)
 
     def looks(
@@ -195,9 +205,21 @@ def observed(looks: Sequence[Look], tail: Tail, e_values: Sequence[float]) -> li
     return [int(np.sum(stated <= math.log(e_value))) for e_value in e_values]
 
 
+def counted_as(looks: Sequence[Look], tail: Tail) -> Iterator[str]:
+    """Observed over stated numbers of chance matches, by the size that the library counts as at least."""
+    for least in COUNTED_AS:
+        larger = [
+            replace(look, library_embeddings=max(least, look.library_embeddings)) for look in looks
+        ]
+        seen = observed(larger, tail, E_VALUES)
+        ratios = "  ".join(
+            f"{count / (e * len(looks)):5.2f}" for count, e in zip(seen, E_VALUES, strict=True)
+        )
+        yield f"{least:8,}  {ratios}"
+
+
 def report(looks: Sequence[Look], fitted: Fit) -> str:
     """λ with its interval, and stated beside observed numbers of chance matches, length by length."""
-    e_values = (1, 0.1, 0.01, 0.001)
     lines = [
         "length   clips  decay (95 %)         log density"
         "   observed (stated) with E <= 1, 0.1, 0.01, 0.001",
@@ -211,7 +233,7 @@ def report(looks: Sequence[Look], fitted: Fit) -> str:
         same = [look for look in kept if look.length == length]
         counts = ", ".join(
             f"{seen} ({len(same) * e_value:.3g})"
-            for seen, e_value in zip(observed(same, tail, e_values), e_values, strict=True)
+            for seen, e_value in zip(observed(same, tail, E_VALUES), E_VALUES, strict=True)
         )
         lines.append(
             f"{length:6g} {len(same):7}  {decay:6.3f} ({least:.3f}-{most:.3f})  {density:11.2f}"
@@ -240,8 +262,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scores", type=Path, metavar="FILE.json", help="keep what was found")
     parser.add_argument("--write", action="store_true", help="enter the fit into the table")
+    parser.add_argument("--among", type=int, help="works of the train packages; nothing is fitted")
     args = parser.parse_args()
     encoder = Encoder.load(args.encoder)
+    if args.among:
+        _print_small(encoder, args)
+        return
     looks = _looks(encoder, args)
     entry = {}
     command = f"python -m benchmarks.calibrate --clips {args.clips} --altered {args.altered}"
@@ -259,6 +285,24 @@ def main() -> None:
         }
     if args.write:
         enter(encoder, entry)
+
+
+def _print_small(encoder: Encoder, args: argparse.Namespace) -> None:
+    """What is observed in a small library, beside what is stated of it."""
+    asking = Asking(encoder, args.seed, args.among)
+    calibration = Calibration.of(encoder.id)
+    print(
+        f"{args.among} works, {len(asking.snapshot):,} embeddings; counted as at least: observed over"
+    )
+    print("stated with E <= 1, 0.1, 0.01, 0.001")
+    looks = list(asking.looks(args.clips, LENGTHS, ()))
+    print(
+        "\n".join([f"as they are, {len(looks)} clips", *counted_as(looks, calibration.unaltered)])
+    )
+    if args.altered and calibration.altered is not None:
+        looks = list(asking.looks(args.altered, ALTERED_LENGTHS, LADDER))
+        lines = counted_as(looks, calibration.altered)
+        print("\n".join([f"ladder, {len(looks)} clips", *lines]))
 
 
 def enter(encoder: Encoder, parts: Mapping[str, Any]) -> None:

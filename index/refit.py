@@ -22,11 +22,12 @@ from index.chance import Fit, Look, fit, peaks
 from index.library import Library
 from index.question import Question
 from index.recording import Recording
-from index.significance import SMALLEST_LIBRARY, Calibration, Tail
+from index.significance import Calibration, Tail
 from index.snapshot import Snapshot
 from index.stored import as_query
 
 LEAST_RECORDINGS = 100  # of which a library's tail can be told: a few works set it
+LEAST_EMBEDDINGS = 20_000  # about three hours
 RECORDINGS = 400  # that are looked for, at most
 BATCHES = 8  # of them, each left out of the library while it is looked for
 CLIPS = 400  # of each length, at most…
@@ -146,10 +147,10 @@ def _looks(library: Library, snapshot: Snapshot, stored: Tail, seed: int) -> Ite
     lengths = [round(length) for length in stored.lengths]
     longest = math.ceil(lengths[-1] * QUERY_EVERY / REFERENCE_EVERY) + 1
     places = np.flatnonzero(snapshot.lengths >= longest)
-    if len(places) < LEAST_RECORDINGS or len(snapshot) < SMALLEST_LIBRARY:
+    if len(places) < LEAST_RECORDINGS or len(snapshot) < LEAST_EMBEDDINGS:
         raise TooSmall(
             f"{len(places)} recordings of half a minute and more, {len(snapshot)} embeddings in all: at "
-            f"least {LEAST_RECORDINGS} and {SMALLEST_LIBRARY} are needed for a fit"
+            f"least {LEAST_RECORDINGS} and {LEAST_EMBEDDINGS} are needed for a fit"
         )
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(places)[:RECORDINGS]

@@ -42,9 +42,11 @@ REVIEW = 1e-2  # E-value up to which an answer is given at all
 # Logarithm of the E-value, in the library of the fit, down to which chance was seen there: some thousands of
 # queries were asked.
 SEEN = math.log(1e-3)
-# Embeddings (about three hours) that a library counts as at least: in a handful of works by one hand,
-# chance is no smaller in proportion to their number.
-SMALLEST_LIBRARY = 20_000
+# Embeddings (eight and fourteen hours) that a library counts as at least, for queries as they are and under
+# the ladder: in a small one as many candidates are aligned, so that chance is no smaller in proportion.
+# `python -m benchmarks.calibrate --among 100` lays several such sizes beside what is observed.
+SMALLEST_LIBRARY = 60_000
+SMALLEST_ALTERED = 100_000
 
 # λ and log K, and the line between copies and versions, by encoder; each with the command that fitted it.
 TABLE = Path(__file__).parent / "calibration.json"
@@ -179,7 +181,8 @@ class Calibration:
         elif self.altered is None:
             raise ValueError("this encoder's scores under the ladder were never fitted")
         else:
-            log_e = self.altered.log_e_value(score, query_embeddings, library_embeddings)
+            counted = max(library_embeddings, SMALLEST_ALTERED)
+            log_e = self.altered.log_e_value(score, query_embeddings, counted)
             log_e += math.log((hypotheses - 1) / len(LADDER))
         return math.exp(min(log_e, 50.0))
 
