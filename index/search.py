@@ -291,12 +291,28 @@ def _judged(
     """How one of the alignments that are told of is to be taken."""
     if found.e_value > gate:
         return Judgement("review")
-    if is_version(found, question, calibration.likeness):
-        beside = (it for it in told if it.e_value <= gate and _same_seconds(found, it))
-        if not any(are_unlike(found, it, question) for it in beside):
-            return Judgement("review", other_version=True)
+    version = is_version(found, question, calibration.likeness)
+    if version and not _is_mixed(found, told, question, gate):
+        return Judgement("review", other_version=True)
     shared = shared_part(found, question, calibration, gate)
     return Judgement("match" if shared is None else "review", shared)
+
+
+def _is_mixed(found: Found, told: Iterable[Found], question: Question, gate: float) -> bool:
+    """Whether other music is over a recording, which makes it less alike: one that is nothing like it.
+
+    Not if something like it says more: that is the recording in the mixture, and this one its version.
+    """
+    beside = [
+        it
+        for it in told
+        if it.recording != found.recording and it.e_value <= gate and _same_seconds(found, it)
+    ]
+    unlike = [are_unlike(found, it, question) for it in beside]
+    likelier = [it.score > found.score for it in beside]
+    return any(unlike) and not any(
+        more and not other for more, other in zip(likelier, unlike, strict=True)
+    )
 
 
 def _match(
