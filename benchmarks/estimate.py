@@ -45,11 +45,11 @@ class Measured:
     rows : metadata rows in a second of CPU (`benchmarks.metadata`)
     """
 
-    decode: float = 403.0
+    decode: float = 561.0
     opus: float = 1.33
-    fingerprint: float = 1008.0
+    fingerprint: float = 1122.0
     reference: float = 1412.0
-    compare: float = 32.9
+    compare: float = 38.4
     file: float = 5.0
     probed: float = 3 / 24
     bytes: float = 36.1
