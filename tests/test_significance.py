@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from fingerprint.encoder import Encoder
 from fingerprint.hypotheses import LADDER
 from index.errors import LibraryError
-from index.significance import LOWEST, PRICE, SEEN, UNIT, Calibration, Tail, weights
+from index.significance import (
+    LOWEST,
+    PRICE,
+    SEEN,
+    SMALLEST_ALTERED,
+    SMALLEST_LIBRARY,
+    UNIT,
+    Calibration,
+    Tail,
+    weights,
+)
 
 ENCODER = Encoder.load()
 TAIL = Tail((10.0, 100.0), (0.5, 0.5), (-3.0, -3.0), (0.4, 0.4), 10**5)
@@ -74,6 +84,18 @@ def test_a_part_of_the_ladder_has_a_part_of_its_chance():
 
 def test_a_handful_of_works_is_no_licence_for_small_e_values():
     assert CALIBRATION.e_value(20, 50, 100) == CALIBRATION.e_value(20, 50, 10_000)
+
+
+def test_under_the_ladder_a_small_library_counts_as_larger_still():
+    both = Calibration(TAIL, TAIL)
+
+    def stated(embeddings: int, hypotheses: int) -> float:
+        return both.e_value(20.0, 45, embeddings, hypotheses)
+
+    whole = 1 + len(LADDER)
+    assert stated(50, whole) == stated(SMALLEST_ALTERED, whole) > stated(50, 1)
+    assert stated(50, 1) == stated(SMALLEST_LIBRARY, 1)
+    assert stated(2 * SMALLEST_ALTERED, whole) > stated(50, whole)
 
 
 def test_an_encoder_without_calibration_is_refused():
