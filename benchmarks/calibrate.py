@@ -61,8 +61,7 @@ class Asking:
         self.works = [(item.id, samples) for item, samples in tune_works()]
         self.background = background_of([samples for _, samples in self.works])
         names, codes = library_of(encoder)
-        drawn = np.random.default_rng([seed, 1]).permutation(len(names))[:among]
-        chosen = sorted(drawn) if among else range(len(names))
+        chosen = sorted(np.random.default_rng([seed, 1]).permutation(len(names))[:among])
         self.names = [names[number] for number in chosen]
         self.snapshot = Snapshot.of([codes[number] for number in chosen], encoder.codec)
         self.rng = np.random.default_rng(seed)

@@ -308,11 +308,8 @@ def _is_mixed(found: Found, told: Iterable[Found], question: Question, gate: flo
         for it in told
         if it.recording != found.recording and it.e_value <= gate and _same_seconds(found, it)
     ]
-    unlike = [are_unlike(found, it, question) for it in beside]
-    likelier = [it.score > found.score for it in beside]
-    return any(unlike) and not any(
-        more and not other for more, other in zip(likelier, unlike, strict=True)
-    )
+    alike = [it for it in beside if not are_unlike(found, it, question)]
+    return len(alike) < len(beside) and all(it.score <= found.score for it in alike)
 
 
 def _match(
