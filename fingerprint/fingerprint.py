@@ -202,7 +202,7 @@ def _made(
 ) -> Fingerprint:
     """The fingerprint of blocks of samples, still without what only a file has."""
     heard = _Heard()
-    pieces = _levels(blocks, heard)
+    pieces = _levels(blocks, heard, name)
     kept: list[NDArray[np.uint8]] = []
     is_query = every == QUERY_EVERY
     frames = _normalised(_noted(pieces, kept) if is_query else pieces)
@@ -211,7 +211,6 @@ def _made(
     embeddings = np.concatenate(
         [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
     )
-    heard.require_enough(name)
     to_centre = (encoder.window - 1) / 2 / FRAME_RATE + FFT / 2 / SAMPLE_RATE
     return Fingerprint(
         encoder=encoder.id,
@@ -253,8 +252,14 @@ class _Heard:
             )
 
 
-def _levels(blocks: Iterable[NDArray[np.float32]], heard: _Heard) -> Iterator[NDArray[np.float32]]:
-    """Band levels of blocks of samples, in pieces of at most _PIECE frames."""
+def _levels(
+    blocks: Iterable[NDArray[np.float32]], heard: _Heard, name: str
+) -> Iterator[NDArray[np.float32]]:
+    """Band levels of blocks of samples, in pieces of at most _PIECE frames.
+
+    Raises AudioError before the last of them if too little is heard in all: of a short sound, before anything
+    is made of it.
+    """
     waiting: list[NDArray[np.float32]] = []
     have = 0
     needed = FFT + (_PIECE - 1) * HOP
@@ -274,8 +279,10 @@ def _levels(blocks: Iterable[NDArray[np.float32]], heard: _Heard) -> Iterator[ND
         have += len(block)
         if have >= needed:
             yield analyse()
-    if have >= FFT:
-        yield analyse()
+    last = analyse() if have >= FFT else None
+    heard.require_enough(name)
+    if last is not None:
+        yield last
 
 
 def _noted(

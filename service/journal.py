@@ -7,6 +7,7 @@ error without the name that it begins with, which is each copy's own.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,10 @@ _sounds = sql.Table(
     sql.Column("heard", sql.JSON, nullable=False),
     sqlite_with_rowid=False,
 )
+_DONE = sql.select(_members.c.sound).where(
+    _members.c.file == sql.bindparam("file"), _members.c.index == sql.bindparam("index")
+)
+_HEARD = sql.select(_sounds.c.sound).where(_sounds.c.sound == sql.bindparam("sound"))
 
 
 class JournalError(EarmarkError):
@@ -136,21 +141,25 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file."""
+        if "_asking" in self.__dict__:
+            self._asking.close()
         self._engine.dispose()
 
     def has(self, member: Member) -> bool:
         """Whether a member is done."""
-        query = sql.select(_members.c.sound).where(
-            _members.c.file == member.file, _members.c.index == member.index
-        )
-        with self._engine.connect() as connection:
-            return connection.execute(query).first() is not None
+        return self._is_there(_DONE, file=member.file, index=member.index)
 
     def knows(self, sound: str) -> bool:
         """Whether a sound of that content has been heard."""
-        query = sql.select(_sounds.c.sound).where(_sounds.c.sound == sound)
-        with self._engine.connect() as connection:
-            return connection.execute(query).first() is not None
+        return self._is_there(_HEARD, sound=sound)
+
+    def _is_there(self, query: sql.Select[tuple[str]], **of: str | int) -> bool:
+        return self._asking.execute(query, of).first() is not None
+
+    @cached_property
+    def _asking(self) -> sql.Connection:
+        """What each member is asked for on: taking one from the pool takes longer than an answer."""
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def found(self) -> int:
         """Members in which something was found."""

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from fingerprint import hypotheses, spectrogram
+from fingerprint.encoder import SHIPPED, Encoder
 from fingerprint.spectrogram import BANDS
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install earmark[training]")
 
 from fingerprint.training import picture, train  # noqa: E402
-from fingerprint.training.augment import Background, Chance, degrade, warp  # noqa: E402
+from fingerprint.training.augment import Background, Chance, at_speed, degrade, warp  # noqa: E402
 from fingerprint.training.batches import WINDOWS, Corpus  # noqa: E402
+from fingerprint.training.export import layers_of  # noqa: E402
 from fingerprint.training.model import mean_of  # noqa: E402
 
 
@@ -43,6 +45,15 @@ def test_resampled_pictures_are_the_same(sound, tempo, pitch):
     assert np.abs(restored - expected).max() < 5e-3
 
 
+def test_a_sound_that_is_played_faster_is_as_much_higher():
+    seconds = torch.arange(10_000) / 8000
+    slow, fast = torch.sin(2 * torch.pi * 800 * seconds)[None], torch.arange(8000) / 8000
+    played = at_speed(slow, 8000)
+    inside = slice(200, -200)  # what goes round at the ends
+    expected = torch.sin(2 * torch.pi * 1000 * fast)[None]
+    assert (played - expected)[:, inside].abs().max() < 1e-2
+
+
 def test_the_same_seeds_draw_the_same_damage(sound):
     def noise(chance, rows, n):
         return chance.normal(rows, n)
@@ -68,7 +79,7 @@ def corpus(tmp_path):
         rows.writerow(["id", "kind"])
         for i, kind in enumerate(kinds):
             rows.writerow([f"{i}", kind])
-            sound = rng.standard_normal(8000 * (9 + i)) * 8000 * rng.random(8000 * (9 + i)) ** 4
+            sound = rng.standard_normal(8000 * (10 + i)) * 8000 * rng.random(8000 * (10 + i)) ** 4
             np.save(tmp_path / f"{i}.npy", sound.clip(-32768, 32767).astype(np.int16))
     return tmp_path / "manifest.csv", tmp_path
 
@@ -125,6 +136,23 @@ def test_training_begins_from_the_mean_weights_of_another(corpus, tmp_path, monk
         for name in weights
         if "weight" in name or "bias" in name
     )
+
+
+def test_what_begins_from_shipped_weights_keeps_their_folded_normalisation(
+    corpus, tmp_path, monkeypatch
+):
+    def run(checkpoint, start):
+        words = ["train", *map(str, corpus), str(checkpoint), "--segments", "2", "--steps", "1"]
+        monkeypatch.setattr("sys.argv", [*words, "--threads", "1", "--start", str(start)])
+        train.main()
+        return layers_of(mean_of(checkpoint)[0])
+
+    from_shipped = run(tmp_path / "first.pt", SHIPPED)
+    from_that = run(tmp_path / "second.pt", tmp_path / "first.pt")
+    for shipped, first, second in zip(Encoder.load().layers, from_shipped, from_that, strict=True):
+        # a hundredth of the rate, at its beginning, moves no weight by more
+        np.testing.assert_allclose(first.weight, shipped.weight, atol=1e-4)
+        np.testing.assert_allclose(second.weight, shipped.weight, atol=2e-4)
 
 
 def test_batches_are_pairs_of_the_same_moments_of_different_works(corpus):

@@ -102,16 +102,53 @@ def rooms(chance: Chance, rows: int, real: Tensor) -> Tensor:
     return response
 
 
-def _equalisers(chance: Chance, rows: int, bins: int) -> Tensor:
-    """Gains: a tilt and a few bumps, then with luck the band of a small loudspeaker or telephone."""
-    frequency = torch.linspace(0, SAMPLE_RATE / 2, bins, device=chance.device)
-    octave = torch.log2(frequency.clamp_min(30.0) / 1000)
+def _octaves(bins: int, device: str) -> Tensor:
+    """Octaves above 1 kHz of a transform's bins [shape=(bins,)]."""
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, bins, device=device)
+    return torch.log2(frequency.clamp_min(30.0) / 1000)
+
+
+def _tone(chance: Chance, rows: int, octave: Tensor) -> Tensor:
+    """Gains in dB [shape=(rows, bins)]: a tilt and a few bumps."""
     gain = chance.uniform(-4, 4, rows, 1) * octave
     bumps = chance.below(4, rows, 1)
     for bump in range(3):
         height = chance.uniform(-9, 9, rows, 1) * (bump < bumps)
         distance = (octave - chance.uniform(-3, 2, rows, 1)) / chance.uniform(0.2, 1, rows, 1)
         gain = gain + height * torch.exp(-0.5 * distance.square())
+    return gain
+
+
+def at_speed(x: Tensor, n: int) -> Tensor:
+    """Rows [shape=(rows, m)] played m / n times as fast [shape=(rows, n)], all frequencies with them."""
+    if x.shape[1] == n:
+        return x
+    spectrum = torch.fft.rfft(x)[:, : n // 2 + 1]
+    return torch.fft.irfft(spectrum, n) * (n / x.shape[1])
+
+
+def toned(chance: Chance, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Recordings x and their copies y [shape=(rows, n)], half of them with another tone, alike in both."""
+    n = x.shape[1]
+    gain = _tone(chance, len(x), _octaves(n // 2 + 1, chance.device))
+    gain = 10 ** (gain * (chance.uniform(0, 1, len(x), 1) < 0.5) / 20)
+    x, y = (torch.fft.irfft(torch.fft.rfft(sound) * gain, n) for sound in (x, y))
+    return x, y
+
+
+def with_other_music(
+    chance: Chance, x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Recordings x and their copies y [shape=(rows, n)], a third of them with other music in both."""
+    share = 10 ** (-chance.uniform(0, 12, len(x), 1) / 20)
+    share = share * (chance.uniform(0, 1, len(x), 1) < 1 / 3) * level(x) / level(other_x)
+    return x + share * other_x, y + share * other_y
+
+
+def _equalisers(chance: Chance, rows: int, bins: int) -> Tensor:
+    """Gains: a tilt and a few bumps, then with luck the band of a small loudspeaker or telephone."""
+    octave = _octaves(bins, chance.device)
+    gain = _tone(chance, rows, octave)
     low = chance.uniform(6, 24, rows, 1) * (chance.uniform(0, 1, rows, 1) < 0.35)
     gain = gain + low * (octave - torch.log2(chance.uniform(0.1, 0.6, rows, 1))).clamp_max(0)
     high = chance.uniform(6, 48, rows, 1) * (chance.uniform(0, 1, rows, 1) < 0.35)

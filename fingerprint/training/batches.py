@@ -14,11 +14,25 @@ from torch import Tensor
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.fingerprint import PADDING
 from fingerprint.spectrogram import BANDS
-from fingerprint.training.augment import ROOM, Background, Chance, degrade, level, warp, within
+from fingerprint.training.augment import (
+    ROOM,
+    Background,
+    Chance,
+    at_speed,
+    degrade,
+    level,
+    toned,
+    warp,
+    with_other_music,
+    within,
+)
 from fingerprint.training.dataset import MUSIC, items
 from fingerprint.training.picture import band_levels, normalise, spectrogram
 
 SEGMENT = 6.0  # seconds that share one degradation
+# Samples of a work that are played in that time: a third of the segments as they are, the others slower or
+# faster, as recordings that the corpus lacks. Products of 2, 3 and 5, which transform quickly.
+SPANS = (*4 * (48_000,), 36_000, 40_000, 43_200, 45_000, 50_000, 54_000, 60_000, 64_800)
 WINDOWS = 6  # pairs drawn from one segment: each other's hard negatives
 # Correlation of clean pictures above which two moments count as the same music: repeats of rendered
 # loops lie above it, neighbouring moments of sustained chords mostly below.
@@ -67,7 +81,7 @@ class Corpus:
     def __init__(self, manifest: Path, folder: Path, device: str = "cpu") -> None:
         self.device = device
         kinds = items(manifest, folder)
-        longest = int((SEGMENT + 1) * SAMPLE_RATE)
+        longest = max(SPANS) + SAMPLE_RATE
         works, copies = [], []
         for path in (path for kind in MUSIC for path in kinds.get(kind, [])):
             work = np.load(path, mmap_mode="r")
@@ -106,23 +120,37 @@ class Corpus:
         first = chance.below(self._music.lengths[works] - n + 1, rows)
         return self._music.at(self._music.starts[works] + first, n)
 
-    def batch(self, chance: Chance, segments: int, frames: int) -> Batch:
-        """segments × WINDOWS pairs of windows of `frames` frames, no work in more than one segment."""
+    def _moments(self, chance: Chance, segments: int) -> tuple[Tensor, Tensor]:
+        """Moments of as many works and copies of them [shape=(segments, SEGMENT) each].
+
+        They are played at the speeds of SPANS, in turn, and half of them have another tone. A copy lies up to
+        LARGEST_SHIFT beside its moment.
+        """
         n = int(SEGMENT * SAMPLE_RATE)
         works = chance.pick(self._weight, segments, again=False)
-        margin = int(LARGEST_SHIFT * SAMPLE_RATE)
-        free = self._music.lengths[works] - n - 2 * margin + 1
-        start = self._music.starts[works] + margin + chance.below(free, segments)
-        x = self._music.at(start, n)
+        spans = torch.tensor(SPANS, device=self.device)
+        spans = spans.repeat(-(-segments // len(spans)))[:segments]
+        margin = int(LARGEST_SHIFT * max(SPANS) / SEGMENT) + 1
+        free = self._music.lengths[works] - spans - 2 * margin + 1
+        first = self._music.starts[works] + margin
+        start = first + chance.below(free, segments)
+        x = _played(self._music, start, n)
         for _ in range(2):  # not in a pause, if that can be helped
             quiet = level(x)[:, 0] < 1e-3
-            again = self._music.starts[works] + margin + chance.below(free, segments)
-            start = torch.where(quiet, again, start)
-            x = self._music.at(start, n)
-        shift = chance.below(2 * margin + 1, segments) - margin
-        y = self._music.at(start + shift, n)
-        copied = chance.rows(COPIED, segments)
-        y[copied] = self._copies.at((start + shift)[copied], n)
+            start = torch.where(quiet, first + chance.below(free, segments), start)
+            x = _played(self._music, start, n)
+        shift = chance.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, segments) * spans / SEGMENT
+        start = start + shift.round().long()
+        copied = chance.uniform(0, 1, segments) < COPIED
+        y = torch.where(
+            copied[:, None], _played(self._copies, start, n), _played(self._music, start, n)
+        )
+        return toned(chance, x, y)
+
+    def batch(self, chance: Chance, segments: int, frames: int) -> Batch:
+        """segments × WINDOWS pairs of windows of `frames` frames, no work in more than one segment."""
+        x, y = self._moments(chance, segments)
+        x, y = with_other_music(chance, x, y, *self._moments(chance, segments))
         original = spectrogram(x)
         levels, known, inside, tempo = warp(
             chance, band_levels(degrade(chance, y, self.background))
@@ -148,6 +176,16 @@ class Corpus:
         degraded = degraded * within(chance, hidden)[:, None, :]
         flat = torch.nn.functional.normalize(clean.flatten(1), dim=1)
         return Batch(clean, degraded, flat @ flat.T > ALIKE)
+
+
+def _played(sounds: _Sounds, first: Tensor, n: int) -> Tensor:
+    """n samples [shape=(rows, n)] from each of `first` on, at the speeds of SPANS in turn."""
+    played = torch.empty(len(first), n, device=first.device)
+    for turn, span in enumerate(SPANS):
+        rows = slice(turn, None, len(SPANS))
+        if len(first[rows]):
+            played[rows] = at_speed(sounds.at(first[rows], span), n)
+    return played
 
 
 def _between(chance: Chance, rows: int, frames: int) -> Tensor:

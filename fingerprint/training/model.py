@@ -72,6 +72,14 @@ class Encoder(nn.Module):
             channels = out
         self.layers = nn.Sequential(*blocks)
         self.project = nn.Linear(channels, self.shape.dimension)
+        self.folded = False  # whether normalisation is in the convolutions, as of shipped weights
+
+    def hold_normalisation(self) -> None:
+        """Keep the normalisation, which does nothing any more, from moving."""
+        self.folded = True
+        for module in self.layers:
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
     def forward(self, windows: Tensor) -> Tensor:
         x = self.layers(windows.unsqueeze(1).contiguous(memory_format=torch.channels_last))
@@ -97,9 +105,9 @@ def start_from(model: Encoder, layers: list[Layer]) -> None:
             convolution.weight.copy_(weight.permute(3, 2, 0, 1))
             norm.running_var.fill_(1 - norm.eps)
             norm.bias.copy_(torch.from_numpy(layer.bias))
-            norm.eval()
         model.project.weight.copy_(torch.from_numpy(projected.weight).T)
         model.project.bias.copy_(torch.from_numpy(projected.bias))
+    model.hold_normalisation()
 
 
 def mean_of(checkpoint: Path) -> tuple[Encoder, int]:
@@ -107,4 +115,5 @@ def mean_of(checkpoint: Path) -> tuple[Encoder, int]:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     average = AveragedModel(Encoder(Shape(**state["shape"])))
     average.load_state_dict(state["average"])
+    average.module.folded = state["folded"]
     return average.module.eval(), state["pairs"]

@@ -81,6 +81,8 @@ def train(args: argparse.Namespace) -> None:
     elif args.start:
         before, pairs = mean_of(args.start)
         model.load_state_dict(before.state_dict())
+        if before.folded:
+            model.hold_normalisation()
     model.to(device, memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(FORGET), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
@@ -146,6 +148,7 @@ def save(
         "step": step,
         "pairs": pairs,
         "shape": asdict(model.shape),
+        "folded": model.folded,
     }
     torch.save(state, beside)
     os.replace(beside, path)
