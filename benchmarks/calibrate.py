@@ -144,10 +144,21 @@ def library_of(encoder: Encoder, split: str = "train") -> tuple[list[str], list[
 
 def tune_works() -> list[tuple[corpora.Item, Signal]]:
     """The works of the tune packages and their samples."""
-    items = corpora.items("tune")
+    return works_of("tune")
+
+
+def works_of(split: str, most: int | None = None) -> list[tuple[corpora.Item, Signal]]:
+    """Works of a split, at most so many of them, drawn at random, and their samples."""
+    items = corpora.items(split)
     if not items:
-        sys.exit("no music of the tune packages: python -m benchmarks.corpora fetch --split tune")
-    return [(item, read_audio(item.audio())) for item in tqdm(items, "works", disable=None)]
+        sys.exit(
+            f"no music of the {split} packages: python -m benchmarks.corpora fetch --split {split}"
+        )
+    chosen = sorted(np.random.default_rng(1).permutation(len(items))[:most])
+    return [
+        (items[number], read_audio(items[number].audio()))
+        for number in tqdm(chosen, "works", disable=None)
+    ]
 
 
 def background_of(music: list[Signal]) -> Background:
@@ -254,7 +265,9 @@ def report(looks: Sequence[Look], fitted: Fit) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--encoder", type=Path, help="weights; default: those that ship")
-    parser.add_argument("--clips", type=int, default=600, help="of each length, as they are")
+    parser.add_argument(
+        "--clips", type=int, default=600, help="of each length, as they are; 0: their fits stay"
+    )
     parser.add_argument(
         "--altered", type=int, default=150, help="under the ladder; 0: its fit stays"
     )
@@ -272,8 +285,6 @@ def main() -> None:
     command = f"python -m benchmarks.calibrate --clips {args.clips} --altered {args.altered}"
     command += f" --seed {args.seed}" + (f" --encoder {args.encoder}" if args.encoder else "")
     for name, some in looks.items():
-        if not some:
-            continue
         fitted = fit(some)
         print(f"{name}\n{report(some, fitted)}")
         entry[name] = asdict(fitted.tail) | {
@@ -321,13 +332,14 @@ def _looks(encoder: Encoder, args: argparse.Namespace) -> dict[str, list[Look]]:
             sys.exit(f"{args.scores}: of encoder {of}, not {encoder.id}; name another")
         return {name: [Look(**look) for look in some] for name, some in kept.items()}
     asking = Asking(encoder, args.seed)
-    unaltered = list(asking.looks(args.clips, LENGTHS, ()))
-    lengths = [round(length) for length in tail_of(unaltered).lengths]
-    looks = {
-        "unaltered": unaltered,
-        "stored": list(asking.stored_looks(args.clips, lengths)),
-        "altered": list(asking.looks(args.altered, ALTERED_LENGTHS, LADDER)),
-    }
+    looks = {}
+    if args.clips:
+        looks["unaltered"] = list(asking.looks(args.clips, LENGTHS, ()))
+        lengths = [round(length) for length in tail_of(looks["unaltered"]).lengths]
+        looks["stored"] = list(asking.stored_looks(args.clips, lengths))
+    if args.altered:
+        asking.rng = np.random.default_rng([args.seed, 2])  # the same whatever was asked before
+        looks["altered"] = list(asking.looks(args.altered, ALTERED_LENGTHS, LADDER))
     if args.scores:
         found = {name: [asdict(look) for look in some] for name, some in looks.items()}
         args.scores.write_text(json.dumps({"encoder": encoder.id} | found))

@@ -1,9 +1,10 @@
 """Encoders side by side, before any index: which finds the clip's recording by its embeddings alone.
 
-    python -m benchmarks.encoders WEIGHTS|CHECKPOINT... [--clips 60] [--seed 1]
+    python -m benchmarks.encoders WEIGHTS|CHECKPOINT... [--clips 60] [--seed 1] [--split train --works 128]
 
 Clips of the tune split, damaged as in the benchmark (`benchmarks.degrade`), the same for every encoder, are
-compared with all works of the split at every offset: similarities are summed along the clip, and the largest
+compared with all works of the split at every offset; or those of the train split, which tells what an encoder
+only knows by heart: similarities are summed along the clip, and the largest
 sum names the work. That is done with exact embeddings and, of a weights file, with what its codes leave of
 them; a checkpoint of training (.pt, needs torch) has no codes yet. The margin is how far the right work's sum
 lies above the best wrong one, in standard deviations of the wrong works' sums.
@@ -20,7 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.calibrate import fingerprint_of, stretch, tune_works
+from benchmarks.calibrate import fingerprint_of, stretch, works_of
 from benchmarks.damage import Signal
 from benchmarks.degrade import DEGRADATIONS, Sources, degrade, rng_for
 from fingerprint.audio import SAMPLE_RATE
@@ -139,10 +140,12 @@ def main() -> None:
     parser.add_argument("encoders", type=Path, nargs="+", metavar="WEIGHTS|CHECKPOINT")
     parser.add_argument("--clips", type=int, default=60, help="of each damage and length")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--split", choices=("tune", "train"), default="tune")
+    parser.add_argument("--works", type=int, help="so many of the split, drawn at random; all")
     args = parser.parse_args()
-    works = [(item.package, samples) for item, samples in tune_works()]
+    works = [(item.package, samples) for item, samples in works_of(args.split, args.works)]
     clips = made_clips(works, args.clips, args.seed)
-    print(f"{len(works)} works, {args.clips} clips a cell; found first, % (margin)")
+    print(f"{len(works)} works ({args.split}), {args.clips} clips a cell; found first, % (margin)")
     for path in args.encoders:
         encoder = load(path)
         exact = [fingerprint_of(x, encoder, REFERENCE_EVERY).embeddings for _, x in works]
