@@ -43,7 +43,7 @@ def query(encoder: Encoder, x: NDArray[np.float32], name: str = "clip.wav") -> F
 
 def noisy(x: NDArray[np.float32], seed: int, amount: float) -> NDArray[np.float32]:
     """Embeddings turned away at random; amount 1 leaves a likeness of about 0.7."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # not those that a track of that seed is made of
     y = x + amount * rng.standard_normal(x.shape) / np.sqrt(x.shape[1])
     return (y / np.linalg.norm(y, axis=1, keepdims=True)).astype(np.float32)
 
