@@ -98,7 +98,7 @@ def test_silence_and_constant_are_a_flat_finite_picture(value):
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=12), st.integers(0, 3))
 def test_pieces_leave_no_trace(lengths, seed):
-    x = music(sum(lengths) / RATE + 0.6, seed)  # enough to be recognised
+    x = music(sum(lengths) / RATE + 1.5, seed)  # enough to be recognised
     cuts = np.cumsum(lengths)
     whole = normalise(band_levels(x))
     heard = _Heard()
