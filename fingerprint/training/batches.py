@@ -121,7 +121,7 @@ class Corpus:
         return self._music.at(self._music.starts[works] + first, n)
 
     def _moments(self, chance: Chance, segments: int) -> tuple[Tensor, Tensor]:
-        """Moments of as many works and copies of them [shape=(segments, SEGMENT) each].
+        """Moments of as many works and copies of them, SEGMENT long [shape=(segments, n) each].
 
         They are played at the speeds of SPANS, in turn, and half of them have another tone. A copy lies up to
         LARGEST_SHIFT beside its moment.
