@@ -3,11 +3,11 @@
     python -m benchmarks.encoders WEIGHTS|CHECKPOINT... [--clips 60] [--seed 1] [--split train --works 128]
 
 Clips of the tune split, damaged as in the benchmark (`benchmarks.degrade`), the same for every encoder, are
-compared with all works of the split at every offset; or those of the train split, which tells what an encoder
-only knows by heart: similarities are summed along the clip, and the largest
-sum names the work. That is done with exact embeddings and, of a weights file, with what its codes leave of
-them; a checkpoint of training (.pt, needs torch) has no codes yet. The margin is how far the right work's sum
-lies above the best wrong one, in standard deviations of the wrong works' sums.
+compared with all works of the split at every offset: similarities are summed along the clip, and the largest
+sum names the work. With --split train it is music that the encoder has seen, which shows what it knows by
+heart. That is done with exact embeddings and, of a weights file, with what its codes leave of them; a
+checkpoint of training (.pt, needs torch) has no codes yet. The margin is how far the right work's sum lies
+above the best wrong one, in standard deviations of the wrong works' sums.
 """
 
 import argparse
@@ -141,7 +141,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60, help="of each damage and length")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("tune", "train"), default="tune")
-    parser.add_argument("--works", type=int, help="so many of the split, drawn at random; all")
+    parser.add_argument(
+        "--works", type=int, help="so many of the split, drawn at random; default: all"
+    )
     args = parser.parse_args()
     works = [(item.package, samples) for item, samples in works_of(args.split, args.works)]
     clips = made_clips(works, args.clips, args.seed)

@@ -93,6 +93,8 @@ def train(args: argparse.Namespace) -> None:
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
+        if state["folded"]:
+            model.hold_normalisation()
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step, pairs = state["step"], state["pairs"]
