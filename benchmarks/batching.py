@@ -27,7 +27,7 @@ from fingerprint.fingerprint import QUERY_EVERY
 from fingerprint.spectrogram import BANDS
 from index.neighbours import _replace_least, _sum_of_16, nearest
 from index.search import THOROUGH
-from index.segment import BLOCK, Codes, Segment, arrange, concatenate
+from index.segment import Codes, Segment, arrange, concatenate
 
 EMBEDDINGS = 74  # of a query of 5 s
 ROUNDS = 5
@@ -54,8 +54,7 @@ def nearest_by_list(
         closeness,
         asking,
         bounds,
-        segment.bounds,
-        segment.ids,
+        segment.places,
         segment.codes,
         similarity,
         numbers,
@@ -64,18 +63,17 @@ def nearest_by_list(
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _scan_by_list(tables, close, asking, who, bounds, ids, codes, similarity, numbers):
-    for block in range(len(bounds)):
-        for number in range(len(who) - 1):
-            for k in range(who[number], who[number + 1]):
-                i = asking[k]
-                least = similarity[i, 0]
-                for place in range(bounds[block, number], bounds[block, number + 1]):
-                    value = close[i, number] + _sum_of_16(tables[i], codes, place)
-                    if value > least:
-                        found = block * BLOCK + np.int64(ids[place])
-                        _replace_least(similarity[i], numbers[i], value, found)
-                        least = similarity[i, 0]
+def _scan_by_list(tables, close, asking, who, places, codes, similarity, numbers):
+    ends = np.append(places[0, 1:], len(codes))
+    for number in range(len(who) - 1):
+        for k in range(who[number], who[number + 1]):
+            i = asking[k]
+            least = similarity[i, 0]
+            for place in range(places[0, number], ends[number]):
+                value = close[i, number] + _sum_of_16(tables[i], codes, place)
+                if value > least:
+                    _replace_least(similarity[i], numbers[i], value, place)
+                    least = similarity[i, 0]
 
 
 def _each_embedded(encoder: Encoder, clips: list[NDArray[np.float32]]) -> None:

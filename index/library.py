@@ -336,9 +336,8 @@ class Library:
 
     @property
     def _bytes_each(self) -> float:
-        """Bytes of an embedding in a segment: its code, its number, its share of its block's bounds."""
-        codec = self.encoder.codec
-        return codec.code_size + 2 + 4 * (len(codec.coarse) + 1) / segment.BLOCK
+        """Bytes of an embedding in a segment."""
+        return segment.size(segment.BLOCK, self.encoder.codec) / segment.BLOCK
 
     def _memory(self, recordings: int, embeddings: float) -> int:
         held = MEMORY_PER_RECORDING * recordings + self._bytes_each * embeddings

@@ -3,7 +3,7 @@
 The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
 table[s, e] = q_s·codebook[s, e] (Jégou et al. 2011, asymmetric distance, for inner products). The tables
 of one query fit the innermost cache; the codes of a list are read where they lie in the mapped segments.
-Queries take turns at a few blocks, so that those that probe the same lists find their codes in a cache.
+Queries take turns at a part of the lists, so that those that probe the same find their codes in a cache.
 
 Of equally similar embeddings that of the lower number is the nearer. So the nearest are the same in whatever
 parts, and in whatever order, the segments are searched.
@@ -47,18 +47,19 @@ def nearest(
     similarity = np.full((len(embeddings), count), -np.inf, np.float32)
     numbers = np.full((len(embeddings), count), -1, np.int64)
     close = np.take_along_axis(closeness, lists, axis=1)
-    blocks = max(1, TURN * len(codec.coarse) // (probes * BLOCK))
+    turn = max(1, TURN // probes)
     for first, segment in segments.items():
         _scan(
             tables.reshape(len(embeddings), slices * entries),
             close,
             lists,
             segment.bounds,
+            segment.places,
             segment.ids,
             segment.codes,
             first,
             gone,
-            blocks,
+            turn,
             similarity,
             numbers,
         )
@@ -74,31 +75,53 @@ def merged(parts: Sequence[Nearest], count: int) -> Nearest:
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _scan(tables, close, lists, bounds, ids, codes, first, gone, blocks, similarity, numbers):
-    """Put the embeddings of one segment, so many blocks in a turn, into each query's heap.
+def _scan(tables, close, lists, bounds, places, ids, codes, first, gone, turn, similarity, numbers):
+    """Put the embeddings of one segment, so many of each list in a turn, into each query's heap.
 
     A heap's root is its least near.
     """
+    if not len(codes):
+        return
     slices = codes.shape[1]
-    for begin in range(0, len(bounds), blocks):
-        end = min(begin + blocks, len(bounds))
+    all_lists = places.shape[1]
+    begins = np.empty(all_lists + 1, np.int64)
+    begins[:all_lists] = places[0]
+    begins[all_lists] = len(codes)
+    longest = np.int64(0)
+    for number in lists.flat:
+        longest = max(longest, begins[number + 1] - begins[number])
+    for done in range(0, longest, turn):
         for i in range(len(tables)):
             table = tables[i]
             least = similarity[i, 0]
-            for block in range(begin, end):
-                for j in range(lists.shape[1]):
-                    number = lists[i, j]
-                    for place in range(bounds[block, number], bounds[block, number + 1]):
-                        if slices == 16:
-                            value = close[i, j] + _sum_of_16(table, codes, place)
-                        else:
-                            value = close[i, j] + _sum(table, codes, place)
-                        if value >= least:
-                            found = first + block * BLOCK + np.int64(ids[place])
-                            nearer = value > least or found < numbers[i, 0]
-                            if nearer and not _within(found, gone):
-                                _replace_least(similarity[i], numbers[i], value, found)
-                                least = similarity[i, 0]
+            for j in range(lists.shape[1]):
+                number = lists[i, j]
+                begin = begins[number] + done
+                for place in range(begin, min(begin + turn, begins[number + 1])):
+                    if slices == 16:
+                        value = close[i, j] + _sum_of_16(table, codes, place)
+                    else:
+                        value = close[i, j] + _sum(table, codes, place)
+                    if value >= least:
+                        found = first + _number(bounds, places, ids, number, place)
+                        nearer = value > least or found < numbers[i, 0]
+                        if nearer and not _within(found, gone):
+                            _replace_least(similarity[i], numbers[i], value, found)
+                            least = similarity[i, 0]
+
+
+@njit(cache=True, nogil=True)
+def _number(bounds, places, ids, number, place):
+    """Which embedding of the segment has its code at a place of a list: its block by bisection."""
+    low, high = 0, len(places) - 1  # the last block whose codes begin no later
+    while low < high:
+        middle = (low + high + 1) // 2
+        if places[middle, number] <= place:
+            low = middle
+        else:
+            high = middle - 1
+    at = np.int64(bounds[low, number]) + place - np.int64(places[low, number])
+    return low * BLOCK + np.int64(ids[at])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
