@@ -325,10 +325,23 @@ def padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArra
 def _embedded(
     pieces: Iterable[NDArray[np.float32]], encoder: Encoder, every: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Embeddings of a spectrogram that comes in pieces."""
+    """Embeddings of a spectrogram that comes in pieces, many frames at once, for pieces overlap."""
     frames = np.empty((0, BANDS), np.float32)
-    for piece in pieces:
-        frames = np.concatenate([frames, piece])
+    waiting: list[NDArray[np.float32]] = []
+    have = 0
+
+    def embed() -> NDArray[np.float32]:
+        nonlocal frames, have
+        frames = np.concatenate([frames, *waiting])
         embeddings = encoder.embed(frames, every)
-        yield embeddings
         frames = frames[len(embeddings) * encoder.hop * every :]
+        waiting.clear()
+        have = 0
+        return embeddings
+
+    for piece in pieces:
+        waiting.append(piece)
+        have += len(piece)
+        if have >= _PIECE:
+            yield embed()
+    yield embed()
