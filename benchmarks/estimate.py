@@ -45,13 +45,13 @@ class Measured:
     rows : metadata rows in a second of CPU (`benchmarks.metadata`)
     """
 
-    decode: float = 561.0
+    decode: float = 521.0
     opus: float = 1.33
-    fingerprint: float = 1122.0
+    fingerprint: float = 1042.0
     reference: float = 1412.0
-    compare: float = 38.4
+    compare: float = 32.3
     file: float = 5.0
-    probed: float = 3 / 24
+    probed: float = 3 / 27
     bytes: float = 36.3
     catalogue: float = 1359.0
     opening: float = 2.8

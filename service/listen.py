@@ -31,11 +31,11 @@ from service.segment import Segment
 from service.source import Source
 from service.stretch import joined, stretches
 
-# Windows that are probed: 3 s in every 24, so that each stretch of 30 s holds a whole one. A window has few
+# Windows that are probed: 3 s in every 27, so that each stretch of 30 s holds a whole one. A window has few
 # embeddings, so more of them vote.
 PROBED = 3.0  # s
-PROBED_EVERY = 24.0  # s
-PROBING = Effort(2, 20, 64, 50_000, 8)
+PROBED_EVERY = 27.0  # s
+PROBING = Effort(4, 20, 64, 50_000, 8)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
@@ -188,14 +188,20 @@ def _search(made: Fingerprint, ears: Ears, effort: Effort) -> list[Found]:
     return matches
 
 
+def windows(seconds: float) -> list[float]:
+    """Seconds at which those windows of a sound that are probed begin."""
+    starts: list[float] = np.arange(PROBED_EVERY / 2, seconds - PROBED, PROBED_EVERY).tolist()
+    return starts
+
+
 def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
     """Whether some window of a sound is like a recording, so that all of it is worth reading.
 
     A sound of which no window can be had is.
     """
     heard = False
-    for start in np.arange(PROBED_EVERY / 2, seconds - PROBED, PROBED_EVERY):
-        samples = stream.window(float(start), PROBED)
+    for start in windows(seconds):
+        samples = stream.window(start, PROBED)
         if len(samples) < PROBED * SAMPLE_RATE / 2:
             continue
         heard = True

@@ -23,6 +23,8 @@ import pytest
 import soundfile
 import zstandard
 from command import Earmark
+from hypothesis import given
+from hypothesis import strategies as st
 from melodies import RATE, melody, played, write
 from web import web
 from webhdfs import served
@@ -30,6 +32,7 @@ from webhdfs import served
 from benchmarks.instruments import chip, piano
 from fingerprint.errors import AudioError
 from service.dataset import size_of
+from service.listen import PROBED, SHORT, windows
 from service.place import DatasetError, place
 from service.workers import Bounds, WorkerError, Workers
 
@@ -623,6 +626,15 @@ def test_probing_finds_a_work_in_a_long_file_and_leaves_the_unknown_unread(
     assert float(segment["query_start"]) == pytest.approx(30, abs=0.75)
     assert float(segment["query_end"]) == pytest.approx(50, abs=0.75)
     assert float(files[1]["duration"]) == pytest.approx(100, abs=0.1)
+
+
+@given(seconds=st.floats(SHORT, 36_000.0), share=st.floats(0.0, 1.0))
+def test_any_half_minute_of_a_sound_that_is_probed_holds_a_whole_window(
+    seconds: float, share: float
+) -> None:
+    begin = share * (seconds - 30.0)
+    ends = (start + PROBED for start in windows(seconds) if start >= begin)
+    assert any(end <= begin + 30.0 for end in ends)
 
 
 def test_what_ends_a_worker_costs_one_file(tmp_path: Path) -> None:
