@@ -6,7 +6,9 @@ from click.testing import CliRunner
 from benchmarks.estimate import Measured, libraries, main, scans, size
 from index.votes import Effort
 
-ROUND = Measured(decode=100, opus=2, fingerprint=100, reference=100, compare=0, file=0, probed=1 / 8)
+ROUND = Measured(
+    decode=100, opus=2, fingerprint=100, reference=100, compare=0, file=0, probed=1 / 8
+)
 
 
 def cells(lines: list[str]) -> list[list[str]]:
