@@ -45,11 +45,11 @@ class Measured:
     rows : metadata rows in a second of CPU (`benchmarks.metadata`)
     """
 
-    decode: float = 521.0
+    decode: float = 466.0
     opus: float = 1.33
-    fingerprint: float = 1042.0
+    fingerprint: float = 1553.0
     reference: float = 1412.0
-    compare: float = 32.3
+    compare: float = 25.9
     file: float = 5.0
     probed: float = 3 / 27
     bytes: float = 36.3
