@@ -325,7 +325,7 @@ def padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArra
 def _embedded(
     pieces: Iterable[NDArray[np.float32]], encoder: Encoder, every: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Embeddings of a spectrogram that comes in pieces, many frames at once, for pieces overlap."""
+    """Embeddings of a spectrogram in pieces; many at once, as each call embeds an overlap again."""
     frames = np.empty((0, BANDS), np.float32)
     waiting: list[NDArray[np.float32]] = []
     have = 0
