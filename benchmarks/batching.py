@@ -108,7 +108,7 @@ def main() -> None:
     for size in args.sizes:
         drawn = Codes(*codec.encode(draw(encoder, min(size, 200_000), rng)))
         stored = concatenate([drawn] * -(-size // len(drawn)), codec.code_size)[:size]
-        segment = arrange(stored, len(codec.coarse))
+        segment = arrange(stored, codec)
         probes = min(THOROUGH.probes, int(np.ceil(len(codec.coarse) * THOROUGH.compared / size)))
         for count in args.queries:
             queries = [draw(encoder, EMBEDDINGS, rng) for _ in range(count)]

@@ -66,7 +66,7 @@ def main() -> None:
         drawn = Codes(*codec.encode(draw(encoder, min(size, 200_000), rng)))
         repeats = [drawn] * -(-size // len(drawn))
         stored = concatenate(repeats, codec.code_size)[:size]
-        segments = {0: arrange(stored, lists)}
+        segments = {0: arrange(stored, codec)}
         index = faiss_index(stored, codec)
         probes = int(np.ceil(lists * min(1.0, COMPARED / size)))
         parameters: Any = faiss.SearchParametersIVF()
@@ -76,7 +76,7 @@ def main() -> None:
             started = time.process_time()
             expected, _ = index.search(queries, COUNT, params=parameters)
             between = time.process_time()
-            found, _ = nearest(queries, COUNT, probes, segments, none, codec)
+            found, _ = nearest(queries, COUNT, probes / lists, segments, none, codec)
             spent["mapped lists"].append(time.process_time() - between)
             spent["FAISS"].append(between - started)
             assert np.allclose(found, expected, atol=1e-5)

@@ -106,10 +106,9 @@ def crowding(
 ) -> NDArray[np.float64]:
     """Quartiles [shape=(3,)] of embeddings' similarity to the 10th nearest among these works' codes."""
     codec = encoder.codec
-    lists = len(codec.coarse)
     codes = concatenate([Codes(*codec.encode(x)) for x in works], codec.code_size)
     none = np.empty((0, 2), np.int64)
-    similarity, _ = nearest(asking, NEIGHBOUR, lists, {0: arrange(codes, lists)}, none, codec)
+    similarity, _ = nearest(asking, NEIGHBOUR, 1.0, {0: arrange(codes, codec)}, none, codec)
     return np.quantile(similarity[:, -1].astype(float), [0.25, 0.5, 0.75])
 
 

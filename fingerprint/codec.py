@@ -5,7 +5,13 @@ library. An embedding is stored as the number of its nearest coarse centroid (wh
 the index) and one byte for each slice of what the centroid leaves (Jégou et al. 2011, "Product
 quantization for nearest neighbor search", section IV). The rotation that spreads variance evenly over
 the slices (Ge et al. 2013, "Optimized product quantization") is part of the encoder's last layer.
+
+A large index divides each list into cells, by the centroid that is nearest to what the codes say a residual is;
+these second centroids are the same for all lists (Babenko and Lempitsky 2016, "Efficient indexing of
+billion-scale datasets of deep descriptors", the non-orthogonal inverted multi-index). They change no code.
 """
+
+import hashlib
 
 import numpy as np
 from numba import njit
@@ -15,17 +21,32 @@ _ROWS = 4096  # embeddings compared with all centroids at once: bounds memory
 
 
 class Codec:
-    """Coarse centroids [shape=(lists, dimension)], codebooks [shape=(bytes, 256, dimension / bytes)]."""
+    """Coarse centroids [shape=(lists, dimension)], codebooks [shape=(bytes, 256, dimension / bytes)].
 
-    def __init__(self, coarse: NDArray[np.float32], codebooks: NDArray[np.float32]) -> None:
+    cells : second centroids [shape=(cells, dimension)]; without them a list is one cell
+    """
+
+    def __init__(
+        self,
+        coarse: NDArray[np.float32],
+        codebooks: NDArray[np.float32],
+        cells: NDArray[np.float32] | None = None,
+    ) -> None:
         slices, entries, width = codebooks.shape
+        if cells is None:
+            cells = np.zeros((1, coarse.shape[1]), np.float32)
         if entries != 256 or slices * width != coarse.shape[1]:
             raise ValueError(f"codebooks {codebooks.shape} do not fit centroids {coarse.shape}")
+        if cells.shape[1:] != coarse.shape[1:] or len(coarse) * len(cells) > 65_536:
+            raise ValueError(f"cells {cells.shape} do not fit centroids {coarse.shape}")
         self.coarse = np.ascontiguousarray(coarse)
         self.codebooks = np.ascontiguousarray(codebooks)
+        self.cells = np.ascontiguousarray(cells)
         # nearest is the one of largest product once half its squared length is taken off
         self._half_coarse = 0.5 * np.sum(self.coarse**2, axis=1)
         self._half_entries = 0.5 * np.sum(self.codebooks**2, axis=2)
+        # |coarse + cell|² / 2 less what the centroid has of it
+        self._half_cells = self.coarse @ self.cells.T + 0.5 * np.sum(self.cells**2, axis=1)
         # side by side in each dimension, of which there are as many as the kernel takes at a time
         self._entries = np.ascontiguousarray(
             np.pad(self.codebooks.transpose(0, 2, 1), ((0, 0), (0, -width % 4), (0, 0)))
@@ -35,6 +56,11 @@ class Codec:
     def code_size(self) -> int:
         """Bytes of a code, the number of its list not counted."""
         return len(self.codebooks)
+
+    @property
+    def cells_id(self) -> str:
+        """Hash of the cells: what was divided by others is not divided by these."""
+        return hashlib.sha256(self.cells.astype("<f4").tobytes()).hexdigest()[:16]
 
     def encode(
         self, embeddings: NDArray[np.float32]
@@ -60,6 +86,27 @@ class Codec:
             products -= self._half_coarse
             lists[rows] = np.argmax(products, axis=1)
         return lists
+
+    def cells_of(self, lists: NDArray[np.uint16], codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        """Numbers of the cells [shape=(n,)], list * cells + cell, that codes lie in."""
+        slices, _, width = self.codebooks.shape
+        parts = self.cells.reshape(len(self.cells), slices, width)
+        products = np.einsum("sew,csw->sec", self.codebooks, parts)
+        out = np.empty(len(lists), np.uint16)
+        _nearest_cells(lists, codes, np.ascontiguousarray(products), self.cells, out)
+        return out
+
+    def closeness(
+        self, embeddings: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """What tells how close embeddings [shape=(n, dimension)] are to lists and cells: a, b and c.
+
+        The squared distance to cell k of list l is 1 - 2 * (a[:, l] + b[:, k] - c[l, k]); that to the list's
+        centroid 1 - 2 * a[:, l].
+        """
+        a = embeddings @ self.coarse.T
+        a -= self._half_coarse
+        return a, embeddings @ self.cells.T, self._half_cells
 
     def crowding(
         self, embeddings: NDArray[np.float32], lists: NDArray[np.uint16] | None = None
@@ -134,3 +181,23 @@ def _decode(lists, codes, coarse, codebooks, out):
         scale = np.float32(1.0) / np.sqrt(total) if total > np.float32(0.25) else np.float32(0.0)
         for c in range(slices * width):
             out[i, c] *= scale
+
+
+@njit(cache=True, nogil=True)
+def _nearest_cells(lists, codes, products, cells, out):
+    """out[i] = lists[i] * len(cells) + argmax_k residual·cells[k] - |cells[k]|² / 2, the first of equal ones.
+
+    products [shape=(slices, 256, cells)] are those of codebook entries and the slices of cells.
+    """
+    count = len(cells)
+    halves = np.empty(count, np.float32)
+    for k in range(count):
+        halves[k] = np.float32(0.5) * np.sum(cells[k] * cells[k])
+    near = np.empty(count, np.float32)
+    for i in range(len(codes)):
+        near[:] = -halves
+        for s in range(codes.shape[1]):
+            of_entry = products[s, codes[i, s]]
+            for k in range(count):
+                near[k] += of_entry[k]
+        out[i] = lists[i] * count + np.argmax(near)

@@ -6,7 +6,8 @@ mel-PCA baseline) is the same thing with one layer.
 
 The weights file (safetensors) holds the layers, the codec and, as metadata, the layers' geometry and the
 front end they were trained on. The encoder's id is the hash of that file: whatever changes an embedding
-or a code changes the id.
+or a code changes the id. The codec's cells, which change neither, lie in a file of their own beside it
+(`python -m benchmarks.cells --write`), and are those of the encoder whose id it names.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from fingerprint.convolution import Layer, convolve
 from fingerprint.errors import EarmarkError
 
 SHIPPED = Path(__file__).parent / "weights" / "encoder.safetensors"
+CELLS = "cells.safetensors"
 _CHUNK = 2560  # frames embedded in one go (64 s): bounds memory, costs 2 % in overlaps
 
 
@@ -100,9 +102,11 @@ class Encoder:
                 )
                 for i, geometry in enumerate(metadata["layers"])
             ]
+            id = hashlib.sha256(data).hexdigest()[:16]
             codec = Codec(
                 tensors["codec.coarse"].astype(np.float32),
                 tensors["codec.codebooks"].astype(np.float32),
+                _cells(path.with_name(CELLS), id),
             )
             trained_on = metadata["front_end"]
             background = tensors["background.mean"], tensors["background.covariance"]
@@ -114,7 +118,7 @@ class Encoder:
             raise EncoderError(f"{path}: not an encoder's weights file ({error})") from None
         if trained_on != front_end_parameters():
             raise EncoderError(f"{path}: these weights were trained on another spectrogram")
-        return cls(layers, codec, hashlib.sha256(data).hexdigest()[:16], *background)
+        return cls(layers, codec, id, *background)
 
     @property
     def dimension(self) -> int:
@@ -152,6 +156,18 @@ class Encoder:
             stride = layer.time_stride * (every if i == self._last_in_time else 1)
             x = convolve(x, layer, stride)
         return x[:, 0, :]
+
+
+def _cells(path: Path, encoder: str) -> NDArray[np.float32] | None:
+    """The cells of the encoder of that id, if the file is there and is of that one."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    if header["__metadata__"]["encoder"] != encoder:
+        return None
+    return load_tensors(data)["cells"].astype(np.float32)
 
 
 @njit(cache=True, nogil=True)

@@ -156,11 +156,11 @@ class Shard:
             self._before, self._held = self._held, held
 
     def nearest(
-        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int, plan: Plan
+        self, passages: Sequence[NDArray[np.float32]], count: int, share: float, plan: Plan
     ) -> list[Nearest]:
         """The nearest embeddings of some of its segments to each passage."""
         segments = {first: self._segment(row) for first, row in plan.segments.items()}
-        return nearest_to_each(passages, count, probes, segments, plan.gone, self._encoder.codec)
+        return nearest_to_each(passages, count, share, segments, plan.gone, self._encoder.codec)
 
     def run(self, row: SegmentRow, first: int, end: int) -> Codes:
         """Codes of embeddings first to end (excluded) of a segment."""
@@ -172,7 +172,7 @@ class Shard:
             if known is None:
                 codec = self._encoder.codec
                 path = _at_hand(f"{self._where}/{segment.file_name(row.number)}")
-                known = segment.read(path, row.embeddings, len(codec.coarse), codec.code_size)
+                known = segment.read(path, row.embeddings, codec)
                 self._held[row] = known
             return known
 
@@ -470,10 +470,10 @@ class _Remaining:
         return {shard: _sent(plan, plan.gone.nbytes) for shard, plan in self._plans.items()}
 
     def nearest(
-        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int
+        self, passages: Sequence[NDArray[np.float32]], count: int, share: float
     ) -> list[Nearest]:
         given = _sent(passages, sum(it.nbytes for it in passages))
-        asked = {shard: (given, count, probes, plan) for shard, plan in self._sent.items()}
+        asked = {shard: (given, count, share, plan) for shard, plan in self._sent.items()}
         answers = self._shards.ask("nearest", asked)
         return [
             merged([_nothing(len(passage), count), *of_it], count)

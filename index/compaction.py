@@ -43,7 +43,7 @@ def compact(library: Library) -> Iterator[Merged]:
         kept = dict(
             zip(*(it.tolist() for it in _totals(placements)), strict=True)  # by segment
         )
-        for group in _groups(rows, kept):
+        for group in _groups(rows, kept, _undivided(library, rows)):
             yield _merge(library, writer, group)
 
 
@@ -53,13 +53,27 @@ def _totals(placements: Placements) -> tuple[np.ndarray, np.ndarray]:
     return numbers, np.bincount(at, placements.count, len(numbers)).astype(np.int64)
 
 
-def _groups(rows: list[SegmentRow], kept: dict[int, int]) -> Iterator[list[SegmentRow]]:
-    """Runs of segments that are worth making one: several, or one with codes to drop."""
+def _undivided(library: Library, rows: list[SegmentRow]) -> set[int]:
+    """Numbers of segments of before, whose lists would be divided into cells now."""
+    codec = library.encoder.codec
+    return {
+        row.number
+        for row in rows
+        if segment.cells_per_list(row.embeddings, codec) > 1 and library.segment(row).cells == 1
+    }
+
+
+def _groups(
+    rows: list[SegmentRow], kept: dict[int, int], undivided: set[int]
+) -> Iterator[list[SegmentRow]]:
+    """Runs of segments that are worth making one: several, or one with codes to drop or to divide."""
     group: list[SegmentRow] = []
     total = 0
 
     def worth() -> bool:
-        return len(group) > 1 or any(row.embeddings > kept.get(row.number, 0) for row in group)
+        return len(group) > 1 or any(
+            row.embeddings > kept.get(row.number, 0) or row.number in undivided for row in group
+        )
 
     for row in rows:
         if group and total + kept.get(row.number, 0) > SEGMENT:
@@ -87,7 +101,7 @@ def _merge(library: Library, writer: Writer, group: list[SegmentRow]) -> Merged:
         number = None
         if len(here.number):
             codes = segment.concatenate(parts, codec.code_size)
-            number = writer.write_segment(connection, segment.arrange(codes, len(codec.coarse)))
+            number = writer.write_segment(connection, segment.arrange(codes, codec))
             catalogue.move_recordings(connection, here, number, np.cumsum(here.count) - here.count)
         catalogue.remove_segments(connection, numbers)
         dropped = sum(row.embeddings for row in group) - total

@@ -337,7 +337,7 @@ class Library:
     @property
     def _bytes_each(self) -> float:
         """Bytes of an embedding in a segment."""
-        return segment.size(segment.BLOCK, self.encoder.codec) / segment.BLOCK
+        return segment.size(segment.DIVIDED, self.encoder.codec) / segment.DIVIDED
 
     def _memory(self, recordings: int, embeddings: float) -> int:
         held = MEMORY_PER_RECORDING * recordings + self._bytes_each * embeddings
@@ -407,9 +407,7 @@ class Library:
 
     def segment(self, row: catalogue.SegmentRow) -> Segment:
         """A segment, mapped. Raises LibraryError if it is missing or damaged."""
-        codec = self.encoder.codec
-        path = self.segment_path(row.number)
-        return segment.read(path, row.embeddings, len(codec.coarse), codec.code_size)
+        return segment.read(self.segment_path(row.number), row.embeddings, self.encoder.codec)
 
     @contextmanager
     def _current(self) -> Iterator[tuple[sql.Connection, Snapshot]]:

@@ -1,6 +1,7 @@
 """The stored embeddings nearest to a query's, by product-quantised codes, in the lists that are probed.
 
-The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
+Lists whose centroids are nearest to q are probed; in a segment that is divided into cells, the nearest of
+those. The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
 table[s, e] = q_s·codebook[s, e] (Jégou et al. 2011, asymmetric distance, for inner products). The tables
 of one query fit the innermost cache; the codes of a list are read where they lie in the mapped segments.
 Queries take turns at a part of the lists, so that those that probe the same find their codes in a cache.
@@ -9,6 +10,7 @@ Of equally similar embeddings that of the lower number is the nearer. So the nea
 parts, and in whatever order, the segments are searched.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,7 +28,7 @@ Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
 def nearest(
     embeddings: NDArray[np.float32],
     count: int,
-    probes: int,
+    share: float,
     segments: Mapping[int, Segment],
     gone: NDArray[np.int64],
     codec: Codec,
@@ -34,11 +36,11 @@ def nearest(
     """Similarities and numbers [shape=(n, count)] of the nearest embeddings, best first.
 
     `segments` are by the number of their first embedding; a row that is not filled ends in -inf and -1.
-    `probes` is how many lists are searched for each query [shape=(n, dimension)]; `gone` [shape=(m, 2)]
-    are runs of numbers (first, end), ascending, that are not to be found.
+    `share` is what part of a segment's lists, or of its cells, is searched for each query
+    [shape=(n, dimension)], at least one; `gone` [shape=(m, 2)] are runs of numbers (first, end), ascending,
+    that are not to be found.
     """
     closeness = embeddings @ codec.coarse.T
-    lists = np.argpartition(-closeness, probes - 1, axis=1)[:, :probes].astype(np.int64)
     slices, entries, width = codec.codebooks.shape
     parts = embeddings.reshape(len(embeddings), slices, width).transpose(1, 0, 2)
     tables = np.empty((len(embeddings), slices, entries), np.float32)
@@ -46,24 +48,38 @@ def nearest(
         tables[:, s] = parts[s] @ codec.codebooks[s].T
     similarity = np.full((len(embeddings), count), -np.inf, np.float32)
     numbers = np.full((len(embeddings), count), -1, np.int64)
-    close = np.take_along_axis(closeness, lists, axis=1)
-    turn = max(1, TURN // probes)
+    probed: dict[int, NDArray[np.int64]] = {}  # by how many cells a list is divided into
     for first, segment in segments.items():
+        cells = segment.cells
+        if cells not in probed:
+            probed[cells] = _probed(embeddings, share, cells, codec)
         _scan(
             tables.reshape(len(embeddings), slices * entries),
-            close,
-            lists,
-            segment.bounds,
+            closeness,
+            probed[cells],
+            cells,
+            segment.begins,
             segment.places,
             segment.ids,
             segment.codes,
             first,
             gone,
-            turn,
             similarity,
             numbers,
         )
     return merged([(similarity, numbers)], count)
+
+
+def _probed(
+    embeddings: NDArray[np.float32], share: float, cells: int, codec: Codec
+) -> NDArray[np.int64]:
+    """Numbers of the lists, or cells, that are searched for each embedding [shape=(n, probes)], ascending."""
+    to_lists, to_cells, overlap = codec.closeness(embeddings)
+    if cells == 1:  # the lists as they are
+        to_cells, overlap = np.zeros_like(to_cells[:, :1]), np.zeros_like(overlap[:, :1])
+    numbers = np.empty((len(embeddings), max(1, math.ceil(share * overlap.size))), np.int64)
+    _closest(to_lists, to_cells, overlap, numbers)
+    return np.sort(numbers, axis=1)
 
 
 def merged(parts: Sequence[Nearest], count: int) -> Nearest:
@@ -74,36 +90,56 @@ def merged(parts: Sequence[Nearest], count: int) -> Nearest:
     return np.take_along_axis(similarity, order, 1), np.take_along_axis(numbers, order, 1)
 
 
+@njit(cache=True, nogil=True)
+def _closest(to_lists, to_cells, overlap, out):
+    """out[i] are the cells of largest to_lists[i, l] + to_cells[i, k] - overlap[l, k], in no order."""
+    lists, cells = overlap.shape
+    near = np.empty(out.shape[1], np.float32)
+    row = np.empty(cells, np.float32)
+    for i in range(len(out)):
+        near[:] = -np.inf
+        least = near[0]
+        for number in range(lists):
+            for k in range(cells):
+                row[k] = to_lists[i, number] + to_cells[i, k] - overlap[number, k]
+            for k in range(cells):
+                if row[k] > least:
+                    _replace_least(near, out[i], row[k], number * cells + k)
+                    least = near[0]
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _scan(tables, close, lists, bounds, places, ids, codes, first, gone, turn, similarity, numbers):
-    """Put the embeddings of one segment, so many of each list in a turn, into each query's heap.
+def _scan(
+    tables, close, probed, cells, begins, places, ids, codes, first, gone, similarity, numbers
+):
+    """Put the embeddings of one segment, so many of each list or cell in a turn, into each query's heap.
 
     A heap's root is its least near.
     """
     if not len(codes):
         return
     slices = codes.shape[1]
-    all_lists = places.shape[1]
-    begins = np.empty(all_lists + 1, np.int64)
-    begins[:all_lists] = places[0]
-    begins[all_lists] = len(codes)
+    ends = np.empty(places.shape[1], np.int64)
+    ends[:-1] = places[0, 1:]
+    ends[-1] = len(codes)
     longest = np.int64(0)
-    for number in lists.flat:
-        longest = max(longest, begins[number + 1] - begins[number])
+    for number in probed.flat:
+        longest = max(longest, ends[number] - np.int64(places[0, number]))
+    turn = max(1, TURN // probed.shape[1])
     for done in range(0, longest, turn):
         for i in range(len(tables)):
             table = tables[i]
             least = similarity[i, 0]
-            for j in range(lists.shape[1]):
-                number = lists[i, j]
-                begin = begins[number] + done
-                for place in range(begin, min(begin + turn, begins[number + 1])):
+            for number in probed[i]:
+                of_list = close[i, number // cells]
+                begin = np.int64(places[0, number]) + done
+                for place in range(begin, min(begin + turn, ends[number])):
                     if slices == 16:
-                        value = close[i, j] + _sum_of_16(table, codes, place)
+                        value = of_list + _sum_of_16(table, codes, place)
                     else:
-                        value = close[i, j] + _sum(table, codes, place)
+                        value = of_list + _sum(table, codes, place)
                     if value >= least:
-                        found = first + _number(bounds, places, ids, number, place)
+                        found = first + _number(begins, places, ids, number, place)
                         nearer = value > least or found < numbers[i, 0]
                         if nearer and not _within(found, gone):
                             _replace_least(similarity[i], numbers[i], value, found)
@@ -111,8 +147,8 @@ def _scan(tables, close, lists, bounds, places, ids, codes, first, gone, turn, s
 
 
 @njit(cache=True, nogil=True)
-def _number(bounds, places, ids, number, place):
-    """Which embedding of the segment has its code at a place of a list: its block by bisection."""
+def _number(begins, places, ids, number, place):
+    """Which embedding of the segment has its code at a place of a list or cell: its block by bisection."""
     low, high = 0, len(places) - 1  # the last block whose codes begin no later
     while low < high:
         middle = (low + high + 1) // 2
@@ -120,8 +156,8 @@ def _number(bounds, places, ids, number, place):
             low = middle
         else:
             high = middle - 1
-    at = np.int64(bounds[low, number]) + place - np.int64(places[low, number])
-    return low * BLOCK + np.int64(ids[at])
+    at = np.int64(begins[low, number]) + place - np.int64(places[low, number])
+    return low * BLOCK + np.int64(ids[low * BLOCK + at])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})

@@ -4,17 +4,22 @@ A segment (safetensors) holds its recordings' embeddings, one recording after th
 the next, numbered in blocks of 65,536. They are grouped by inverted list, their codes throughout the segment,
 their numbers within each block:
 
-    by_list uint8  [shape=(n, code size)]       the codes, list by list, each in the embeddings' order
-    ids     uint16 [shape=(n,)]                 embeddings' numbers in their block, likewise in each block
-    bounds  uint32 [shape=(blocks, lists + 1)]  where each list of each block begins in ids; then, its end
-    places  uint32 [shape=(blocks, lists)]      where in by_list the codes of each list of each block begin
+    by_list uint8  [shape=(n, code size)]   the codes, list by list, each in the embeddings' order
+    ids     uint16 [shape=(n,)]             embeddings' numbers in their block, likewise in each block
+    begins  uint16 [shape=(blocks, lists)]  where each list of each block begins among the block's ids
+                                            (modulo 65,536, which matters to empty ones only)
+    places  uint32 [shape=(blocks, lists)]  where in by_list the codes of each list of each block begin
 
 So a list is searched from end to end, as memory is read fastest, and a recording is read by looking through
 its block's numbers, both straight from the mapped file: nothing is sorted or copied when a library is opened,
-and all processes share one copy. That takes 18 bytes an embedding beside its block's share of `bounds` and
-`places`, 8 bytes a list.
+and all processes share one copy. In a segment of DIVIDED embeddings and more a list has as many parts as the
+codec has cells, each laid out as a list is, so that a search can look into the nearest cells alone; in a
+smaller one the tables of all these would be larger than what they tell of. That takes 18 bytes an embedding
+beside its block's share of `begins` and `places`, 6 bytes a list or cell.
 
-Segments of before had their codes in the order of ids, as `codes`; they are put in order when they are read.
+Segments of before had `bounds` instead of `begins`, numbered through the segment; the first had their codes
+in the order of ids, as `codes`. What is needed of these, or of a segment that was divided by other cells, is
+put in order when it is read; compaction writes it as it is written now.
 
 A segment is written beside its place, synchronised and renamed there, and only then named in the
 catalogue: until that commit it does not exist, after it it never changes.
@@ -35,6 +40,9 @@ from fingerprint.codec import Codec
 from index.errors import LibraryError
 
 BLOCK = 65_536  # embeddings: as many as two bytes can number
+# Embeddings (146 h) from which on lists are divided: the tables of a block that is hardly begun, 98 kB, are
+# then less than half a hundredth of the segment.
+DIVIDED = 16 * BLOCK
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,13 @@ class Codes:
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment's arrays, as the file holds them."""
+    """A segment's arrays, as the file holds them; `cells` is how many parts a list has."""
 
-    bounds: NDArray[np.uint32]
+    begins: NDArray[np.uint16]
     places: NDArray[np.uint32]
     ids: NDArray[np.uint16]
     codes: NDArray[np.uint8]
+    cells: int
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,23 +82,51 @@ class Segment:
         """Embeddings first to end (excluded), in their order."""
         lists = np.empty(end - first, np.uint16)
         codes = np.empty((end - first, self.codes.shape[1]), np.uint8)
-        _run(self.bounds, self.places, self.ids, self.codes, first, lists, codes)
+        _run(self.places, self.ids, self.codes, self.cells, first, lists, codes)
         return Codes(lists, codes)
 
 
 @njit(cache=True, nogil=True)
-def _run(bounds, places, ids, codes, first, out_lists, out_codes):
+def _run(places, ids, codes, cells, first, out_lists, out_codes):
     """out[i] is embedding first + i, for all i; looks through the blocks that hold any of them."""
     end = first + len(out_lists)
-    for block in range(first // BLOCK, min(len(bounds), -(-end // BLOCK))):
+    for block in range(first // BLOCK, min(len(places), -(-end // BLOCK))):
         start = block * BLOCK - first
-        for number in range(bounds.shape[1] - 1):
-            begin = np.int64(bounds[block, number])
-            for at in range(begin, np.int64(bounds[block, number + 1])):
+        at = block * BLOCK
+        for number in range(places.shape[1]):
+            for place in range(places[block, number], _end(places, len(codes), block, number)):
                 i = start + np.int64(ids[at])
+                at += 1
                 if i >= 0 and i < len(out_lists):
-                    out_lists[i] = number
-                    out_codes[i] = codes[np.int64(places[block, number]) + at - begin]
+                    out_lists[i] = number // cells
+                    out_codes[i] = codes[place]
+
+
+@njit(cache=True, nogil=True)
+def _end(places, embeddings, block, number):
+    """Where the codes of a list, or cell, of a block end: where those of the next block, or list, begin."""
+    if block + 1 < len(places):
+        return np.int64(places[block + 1, number])
+    if number + 1 < places.shape[1]:
+        return np.int64(places[0, number + 1])
+    return np.int64(embeddings)
+
+
+@njit(cache=True, nogil=True)
+def _is_sound(begins, places, embeddings):
+    """Whether tables tell of all embeddings, each once."""
+    if len(places) and places[0, 0] != 0:
+        return False
+    for block in range(len(places)):
+        at = 0
+        for number in range(places.shape[1]):
+            count = _end(places, embeddings, block, number) - np.int64(places[block, number])
+            if count < 0 or begins[block, number] != at % BLOCK:
+                return False
+            at += count
+        if at != min(BLOCK, embeddings - block * BLOCK):
+            return False
+    return True
 
 
 def file_name(number: int) -> str:
@@ -98,9 +135,15 @@ def file_name(number: int) -> str:
 
 
 def size(embeddings: int, codec: Codec) -> int:
-    """Bytes of a segment's arrays: codes, ids, and for each block begun bounds and places."""
+    """Bytes of a segment's arrays: codes, ids, and for each block begun its tables."""
     blocks = -(-embeddings // BLOCK)
-    return embeddings * (codec.code_size + 2) + 4 * blocks * (2 * len(codec.coarse) + 1)
+    lists = len(codec.coarse) * cells_per_list(embeddings, codec)
+    return embeddings * (codec.code_size + 2) + 6 * blocks * lists
+
+
+def cells_per_list(embeddings: int, codec: Codec) -> int:
+    """Into how many cells a list of a segment of so many embeddings is divided."""
+    return len(codec.cells) if embeddings >= DIVIDED else 1
 
 
 def concatenate(parts: list[Codes], code_size: int) -> Codes:
@@ -111,42 +154,43 @@ def concatenate(parts: list[Codes], code_size: int) -> Codes:
     )
 
 
-def arrange(codes: Codes, lists: int) -> Segment:
-    """Consecutive embeddings, over so many inverted lists, as a segment holds them."""
-    blocks = -(-len(codes) // BLOCK)
-    bounds = np.empty((blocks, lists + 1), np.uint32)
+def arrange(codes: Codes, codec: Codec) -> Segment:
+    """Consecutive embeddings as a segment holds them."""
+    cells = cells_per_list(len(codes), codec)
+    lists = codes.lists if cells == 1 else codec.cells_of(codes.lists, codes.codes)
     ids = np.empty(len(codes), np.uint16)
-    for block in range(blocks):
-        here = codes.lists[block * BLOCK : (block + 1) * BLOCK]
-        order = np.argsort(here, kind="stable")
-        ids[block * BLOCK : (block + 1) * BLOCK] = order
-        bounds[block] = block * BLOCK + np.searchsorted(here[order], np.arange(lists + 1))
-    grouped = codes.codes[np.argsort(codes.lists, kind="stable")]
-    places = _places(bounds)
-    for array in (bounds, places, ids, grouped):
+    counts = np.empty((-(-len(codes) // BLOCK), len(codec.coarse) * cells), np.int64)
+    for block in range(len(counts)):
+        here = lists[block * BLOCK : (block + 1) * BLOCK]
+        ids[block * BLOCK : (block + 1) * BLOCK] = np.argsort(here, kind="stable")
+        counts[block] = np.bincount(here, minlength=counts.shape[1])
+    begins = (np.cumsum(counts, axis=1) - counts).astype(np.uint16)
+    by_list = np.ascontiguousarray(counts.T)
+    places = np.cumsum(by_list).reshape(by_list.shape) - by_list
+    arrays = (
+        begins,
+        np.ascontiguousarray(places.T, np.uint32),
+        ids,
+        codes.codes[np.argsort(lists, kind="stable")],
+    )
+    for array in arrays:
         array.flags.writeable = False
-    return Segment(bounds, places, ids, grouped)
+    return Segment(*arrays, cells)
 
 
-def _places(bounds: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Where the codes of each list of each block begin [shape=(blocks, lists)], list by list."""
-    counts = np.diff(bounds.astype(np.int64), axis=1).T
-    begins = np.cumsum(counts).reshape(counts.shape) - counts
-    return np.ascontiguousarray(begins.T, np.uint32)
-
-
-def write(path: Path, segment: Segment) -> str:
+def write(path: Path, segment: Segment, codec: Codec) -> str:
     """Write a segment so that it is on the disk, whole, when this returns; its SHA-256.
 
     Raises FileExistsError for a file that is there: it may be another writer's.
     """
     data = save_tensors(
         {
-            "bounds": segment.bounds,
+            "begins": segment.begins,
             "places": segment.places,
             "ids": segment.ids,
             "by_list": segment.codes,
-        }
+        },
+        {"cells": codec.cells_id} if segment.cells > 1 else None,
     )
     with path.open("xb") as file:
         file.write(data)
@@ -171,55 +215,68 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
-def read(path: Path, embeddings: int, lists: int, code_size: int) -> Segment:
+def read(path: Path, embeddings: int, codec: Codec) -> Segment:
     """Map a segment that should hold so many embeddings; its pages are read when they are needed.
 
     Raises LibraryError if it is missing or cannot be that segment. A flipped bit among codes and ids
     is for `verify` to find; none can lead a search out of the file.
     """
+    lists = len(codec.coarse)
     blocks = -(-embeddings // BLOCK)
-    shapes = {
-        "bounds": ("U32", np.uint32, (blocks, lists + 1)),
-        "places": ("U32", np.uint32, (blocks, lists)),
-        "ids": ("U16", np.uint16, (embeddings,)),
-        "by_list": ("U8", np.uint8, (embeddings, code_size)),
-    }
     try:
         data = np.asarray(np.memmap(path, np.uint8, "r"))
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         header = json.loads(data[8:start].tobytes())
-        if "codes" in header:  # a segment of before
-            del shapes["places"]
-            shapes["codes"] = shapes.pop("by_list")
-        arrays = {}
-        for name, (kind, dtype, shape) in shapes.items():
+
+        def array(name: str, dtype: type, *shape: int) -> NDArray:
             begin, end = header[name]["data_offsets"]
-            if (header[name]["dtype"], tuple(header[name]["shape"])) != (kind, shape):
+            if header[name]["dtype"] != _KINDS[dtype] or tuple(header[name]["shape"]) != shape:
                 raise ValueError(f"{name} is not of the shape that the catalogue says")
-            arrays[name] = data[start + begin : start + end].view(dtype).reshape(shape)
-        begins = arrays["bounds"].astype(np.int64)
-        ends = np.minimum(np.arange(1, blocks + 1) * BLOCK, embeddings)
-        if (
-            (np.diff(begins, axis=1) < 0).any()
-            or (begins[:, 0] != np.arange(blocks) * BLOCK).any()
-            or (begins[:, -1] != ends).any()
-        ):
-            raise ValueError("its lists overlap")
-        if "codes" not in header and (arrays["places"] != _places(arrays["bounds"])).any():
-            raise ValueError("its places are not those of its lists")
+            return data[start + begin : start + end].view(dtype).reshape(shape)
+
+        ids = array("ids", np.uint16, embeddings)
+        codes = array(
+            "codes" if "codes" in header else "by_list", np.uint8, embeddings, codec.code_size
+        )
+        if "bounds" in header:  # a segment of before
+            cells = 1
+            bounds = array("bounds", np.uint32, blocks, lists + 1)
+            begins = (bounds[:, :-1] % BLOCK).astype(np.uint16)
+            if "codes" in header:
+                codes, places = _grouped(bounds, codes)
+            else:
+                places = array("places", np.uint32, blocks, lists)
+        else:
+            cells = header["begins"]["shape"][1] // lists
+            begins = array("begins", np.uint16, blocks, lists * cells)
+            places = array("places", np.uint32, blocks, lists * cells)
+        if not _is_sound(begins, places, embeddings):
+            raise ValueError("its tables are not those of its lists")
     except FileNotFoundError:
         raise LibraryError(
             f"{path}: the library is damaged: this segment is missing; {MEND}"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, IndexError) as error:
         raise LibraryError(
             f"{path}: the library is damaged: this segment cannot be read ({error}); {MEND}"
         ) from None
-    bounds, ids = arrays["bounds"], arrays["ids"]
-    if "codes" in arrays:
-        as_ids = Segment(bounds, np.ascontiguousarray(bounds[:, :-1]), ids, arrays["codes"])
-        return arrange(as_ids.run(0, embeddings), lists)
-    return Segment(bounds, arrays["places"], ids, arrays["by_list"])
+    segment = Segment(begins, places, ids, codes, cells)
+    if cells > 1 and header.get("__metadata__", {}).get("cells") != codec.cells_id:
+        return arrange(segment.run(0, embeddings), codec)
+    return segment
 
 
+def _grouped(
+    bounds: NDArray[np.uint32], of_ids: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    """Codes in the order of ids, list by list, and where those of each list of each block begin."""
+    counts = np.diff(bounds.astype(np.int64), axis=1)
+    if (counts < 0).any() or counts.sum() != len(of_ids):
+        raise ValueError("its lists overlap")
+    lists = np.tile(np.arange(counts.shape[1]), len(counts)).repeat(counts.ravel())
+    by_list = np.cumsum(counts.T).reshape(counts.T.shape) - counts.T
+    return of_ids[np.argsort(lists, kind="stable")], np.ascontiguousarray(by_list.T, np.uint32)
+
+
+_KINDS: dict[type, str] = {np.uint8: "U8", np.uint16: "U16", np.uint32: "U32"}
 MEND = "`earmark verify` says what is affected; restore the file from a backup"

@@ -20,7 +20,7 @@ class Searched(Protocol):
     """Segments without the embeddings that are not to be found."""
 
     def nearest(
-        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int
+        self, passages: Sequence[NDArray[np.float32]], count: int, share: float
     ) -> list[Nearest]:
         """For each passage [shape=(n, dimension)] similarities and numbers [shape=(n, count)] of the
         nearest embeddings, best first; see `index.neighbours`.
@@ -49,13 +49,13 @@ class Segments(Protocol):
 def nearest_to_each(
     passages: Sequence[NDArray[np.float32]],
     count: int,
-    probes: int,
+    share: float,
     segments: Mapping[int, Segment],
     gone: NDArray[np.int64],
     codec: Codec,
 ) -> list[Nearest]:
     """`index.neighbours.nearest` of each passage, side by side."""
-    return list(pool().map(lambda it: nearest(it, count, probes, segments, gone, codec), passages))
+    return list(pool().map(lambda it: nearest(it, count, share, segments, gone, codec), passages))
 
 
 def numbered_through(lengths: Mapping[int, int]) -> tuple[dict[int, int], int]:
@@ -94,6 +94,6 @@ class _Here:
         self._codec = codec
 
     def nearest(
-        self, passages: Sequence[NDArray[np.float32]], count: int, probes: int
+        self, passages: Sequence[NDArray[np.float32]], count: int, share: float
     ) -> list[Nearest]:
-        return nearest_to_each(passages, count, probes, self._by_first, self._gone, self._codec)
+        return nearest_to_each(passages, count, share, self._by_first, self._gone, self._codec)

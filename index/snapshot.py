@@ -92,7 +92,7 @@ class Snapshot:
             counts,
             np.zeros(len(works)),
         )
-        segment = arrange(concatenate(list(works), codec.code_size), len(codec.coarse))
+        segment = arrange(concatenate(list(works), codec.code_size), codec)
         return cls(0, "", placements, Mapped({0: segment}, codec), codec, _nameless)
 
     def only(self, placements: Placements) -> "Snapshot":
@@ -150,8 +150,8 @@ class Snapshot:
     ) -> Nearest:
         """Similarities and numbers [shape=(n, count)] of the nearest stored embeddings; -1: none.
 
-        Each is compared with those in the `probes` lists whose centroids are nearest to it, or in fewer
-        where these hold more than about `compared`.
+        Each is compared with those in the `probes` lists whose centroids are nearest to it, or in fewer,
+        or in as many cells of these and others, where these hold more than about `compared`.
         """
         return self.nearest_to_each([embeddings], count, probes, compared)[0]
 
@@ -159,9 +159,8 @@ class Snapshot:
         self, passages: Sequence[NDArray[np.float32]], count: int, probes: int, compared: int
     ) -> list[Nearest]:
         """The same of each of several passages, which costs a cluster no more calls than one."""
-        lists = len(self._codec.coarse)
-        probes = min(probes, lists, math.ceil(lists * compared / max(1, len(self))))
-        return self._searched.nearest(passages, count, probes)
+        share = min(1.0, probes / len(self._codec.coarse), compared / max(1, len(self)))
+        return self._searched.nearest(passages, count, share)
 
     def owner(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index in `recordings` of the recordings that embeddings belong to."""

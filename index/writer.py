@@ -238,14 +238,14 @@ class Writer:
         number = catalogue.next_segment(connection)
         while (path := self._library.segment_path(number)).exists():
             number += 1  # a file that no row names
-        sha256 = segment.write(path, arranged)
+        sha256 = segment.write(path, arranged, self._library.encoder.codec)
         catalogue.add_segment(connection, SegmentRow(number, len(arranged), sha256))
         return number
 
     def _write_segment(self, connection: sql.Connection, added: list[_New]) -> None:
         codec = self._library.encoder.codec
         codes = segment.concatenate([new.codes for new in added], codec.code_size)
-        number = self.write_segment(connection, segment.arrange(codes, len(codec.coarse)))
+        number = self.write_segment(connection, segment.arrange(codes, codec))
         rows = []
         first = 0
         for new in added:

@@ -1,0 +1,186 @@
+"""How a large index's lists are divided into cells, and what is found for so many comparisons with and without.
+
+    python -m benchmarks.cells [--write]
+
+Trains the cells of the encoder that ships on what the codes of the train packages' music leave of their lists'
+centroids, and with --write puts them beside its weights. Then, of embeddings of the tune packages' music, as it
+is, under pink noise as loud as it, sped up by 5 % and mixed two and two: how often that of the same moment is
+among so many of 42 million stored ones (100,000 recordings of 210 s), in lists by their nearness as they were
+searched before (by product with the centroid), by distance, and in cells. The lists and cells of the 42 million
+are taken to hold what they hold of the train packages' music, in proportion.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import soxr
+from numpy.random import Generator
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from benchmarks.calibrate import fingerprint_of, library_of, tune_works
+from benchmarks.scale import noisy
+from fingerprint.audio import SAMPLE_RATE
+from fingerprint.codec import Codec
+from fingerprint.encoder import CELLS, SHIPPED, Encoder
+from fingerprint.errors import AudioError
+from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
+from index.segment import Codes, concatenate
+
+COUNT = 16
+STORED = 42_000_000
+BUDGETS = (12_500, 25_000, 50_000, 100_000, 200_000, 400_000)
+WORKS = 70
+PIECE = 20  # s
+FASTER = 1.05
+ALIKE = (
+    0.3  # similarity under which a query's embedding has nothing of the moment left to be found by
+)
+ROWS = 256
+Signal = NDArray[np.float32]
+Ranks = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class Pairs(NamedTuple):
+    """Embeddings that ask [shape=(n, dimension)], and the codes of the stored ones of the same moments."""
+
+    asking: NDArray[np.float32]
+    stored: Codes
+
+
+def residuals(codes: Codes, codec: Codec) -> NDArray[np.float32]:
+    """What codes say that their lists' centroids leave [shape=(n, dimension)]."""
+    parts = [book[codes.codes[:, s]] for s, book in enumerate(codec.codebooks)]
+    return np.concatenate(parts, axis=1)
+
+
+def train(codes: Codes, codec: Codec) -> NDArray[np.float32]:
+    """Cells [shape=(COUNT, dimension)], in half precision."""
+    kmeans = faiss.Kmeans(
+        codec.coarse.shape[1], COUNT, niter=25, seed=1, max_points_per_centroid=20_000
+    )
+    kmeans.train(residuals(codes, codec))
+    return np.asarray(kmeans.centroids, np.float16)
+
+
+def pieces(kind: str, sounds: list[Signal], rng: Generator) -> Iterator[tuple[int, float, Signal]]:
+    """One of each sound: its number, the second at which it begins, and the piece."""
+    for number, sound in enumerate(sounds):
+        start = int(rng.integers(0, len(sound) - int(PIECE * FASTER * SAMPLE_RATE)))
+        cut = sound[start : start + PIECE * SAMPLE_RATE]
+        if kind == "noise":
+            cut = noisy(cut, rng, 0.0)
+        elif kind == "sped up":
+            longer = sound[start : start + int(PIECE * FASTER * SAMPLE_RATE)]
+            cut = soxr.resample(longer, SAMPLE_RATE * FASTER, SAMPLE_RATE)
+        elif kind == "mixed":
+            other = sounds[(number + 7) % len(sounds)][: len(cut)]
+            cut = cut + other * np.sqrt(np.mean(cut**2) / max(1e-9, np.mean(other**2)))
+        yield number, start / SAMPLE_RATE, cut
+
+
+def pairs(
+    kind: str, sounds: list[Signal], library: list[Codes], encoder: Encoder, rng: Generator
+) -> Pairs:
+    """Of one kind."""
+    asking, stored = [], []
+    for number, start, piece in pieces(kind, sounds, rng):
+        try:
+            made = fingerprint_of(piece, encoder, QUERY_EVERY)
+        except AudioError:  # a pause in the music
+            continue
+        known = encoder.codec.decode(library[number].lists, library[number].codes)
+        tempo = FASTER if kind == "sped up" else 1.0
+        for i, embedding in enumerate(made.embeddings):
+            second = start + tempo * (made.start + i * made.step) - made.start
+            nearest = round(second / (REFERENCE_EVERY * made.step))
+            around = slice(max(0, nearest - 1), nearest + 2)
+            likeness = known[around] @ embedding
+            if len(likeness) and likeness.max() >= ALIKE:
+                best = around.start + int(np.argmax(likeness))
+                asking.append(embedding)
+                stored.append(library[number][best : best + 1])
+    return Pairs(np.array(asking), concatenate(stored, encoder.codec.code_size))
+
+
+def found(
+    asking: NDArray[np.float32],
+    sought: NDArray[np.int64],
+    ranks: Ranks,
+    shares: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Share of what is sought that is within each of the budgets [shape=(budgets,)].
+
+    sought : numbers of the lists or cells that hold it [shape=(n,)]; shares : of the library in each
+    """
+    hits = np.zeros(len(BUDGETS))
+    for first in range(0, len(asking), ROWS):
+        near = ranks(asking[first : first + ROWS])
+        at = sought[first : first + ROWS]
+        own = np.take_along_axis(near, at[:, None], axis=1)
+        before = STORED * np.sum((near > own) * shares, axis=1)
+        # a list at the edge of the budget is looked into or not: taken as half
+        hits += [np.sum(before + 0.5 * STORED * shares[at] <= budget) for budget in BUDGETS]
+    return hits / len(asking)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help="put the cells beside the weights")
+    args = parser.parse_args()
+    encoder = Encoder.load()
+    plain = encoder.codec
+    _, trained_on = library_of(encoder, "train")
+    music = concatenate(trained_on, plain.code_size)
+    cells = train(music, plain)
+    if args.write:
+        about = {"encoder": encoder.id, "command": "python -m benchmarks.cells --write"}
+        save_file({"cells": cells}, SHIPPED.with_name(CELLS), about)
+    codec = Codec(plain.coarse, plain.codebooks, cells.astype(np.float32))
+
+    def by_distance(asking: NDArray[np.float32]) -> NDArray[np.float32]:
+        return codec.closeness(asking)[0]
+
+    def by_cell(asking: NDArray[np.float32]) -> NDArray[np.float32]:
+        to_lists, to_cells, overlap = codec.closeness(asking)
+        near = to_lists[:, :, None] + to_cells[:, None, :] - overlap
+        return near.reshape(len(asking), -1)
+
+    def of_lists(codes: Codes) -> NDArray[np.int64]:
+        return codes.lists.astype(np.int64)
+
+    def of_cells(codes: Codes) -> NDArray[np.int64]:
+        return codec.cells_of(codes.lists, codes.codes).astype(np.int64)
+
+    ways = {
+        "lists, by product (before)": (lambda asking: asking @ codec.coarse.T, of_lists),
+        "lists, by distance": (by_distance, of_lists),
+        f"{COUNT} cells each, by distance": (by_cell, of_cells),
+    }
+    names, codes = library_of(encoder, "tune")
+    coded = dict(zip(names, codes, strict=True))
+    rng = np.random.default_rng(0)
+    works = tune_works()
+    order = rng.permutation(len(works))
+    least = (PIECE * FASTER + 1) * SAMPLE_RATE
+    chosen = [works[at] for at in order if len(works[at][1]) > least][:WORKS]
+    sounds = [sound for _, sound in chosen]
+    library = [coded[item.id] for item, _ in chosen]
+    print(f"|  | {' | '.join(f'{budget:,}' for budget in BUDGETS)} |")
+    print(f"|---|{'---:|' * len(BUDGETS)}")
+    for kind in tqdm(("as it is", "noise", "sped up", "mixed"), disable=None):
+        asking, stored = pairs(kind, sounds, library, encoder, rng)
+        for name, (ranks, of) in ways.items():
+            numbers = of(music)
+            shares = np.bincount(numbers, minlength=ranks(asking[:1]).shape[1]) / len(numbers)
+            hits = found(asking, of(stored), ranks, shares)
+            cut = " | ".join(f"{100 * hit:.0f}" for hit in hits)
+            print(f"| {kind}: {name} | {cut} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
