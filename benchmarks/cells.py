@@ -1,13 +1,13 @@
-"""How a large index's lists are divided into cells, and what is found for so many comparisons with and without.
+"""How lists of a large index are divided into cells, and what that finds for so many comparisons.
 
     python -m benchmarks.cells [--write]
 
-Trains the cells of the encoder that ships on what the codes of the train packages' music leave of their lists'
-centroids, and with --write puts them beside its weights. Then, of embeddings of the tune packages' music, as it
-is, under pink noise as loud as it, sped up by 5 % and mixed two and two: how often that of the same moment is
-among so many of 42 million stored ones (100,000 recordings of 210 s), in lists by their nearness as they were
-searched before (by product with the centroid), by distance, and in cells. The lists and cells of the 42 million
-are taken to hold what they hold of the train packages' music, in proportion.
+Trains the cells of the encoder that ships on what the codes of the train packages' music leave of the
+centroids of their lists, and with --write puts them beside its weights. Then, of embeddings of the tune
+packages' music, as it is, under pink noise as loud as it, sped up by 5 % and mixed two and two: how often
+that of the same moment is among so many of 42 million stored ones (100,000 recordings of 210 s), in the lists
+whose product with it is largest, as they were searched before, in the nearest lists, and in the nearest
+cells. The 42 million are taken to be spread over lists and cells as the train packages' music is.
 """
 
 import argparse
@@ -79,8 +79,12 @@ def pieces(kind: str, sounds: list[Signal], rng: Generator) -> Iterator[tuple[in
             cut = soxr.resample(longer, SAMPLE_RATE * FASTER, SAMPLE_RATE)
         elif kind == "mixed":
             other = sounds[(number + 7) % len(sounds)][: len(cut)]
-            cut = cut + other * np.sqrt(np.mean(cut**2) / max(1e-9, np.mean(other**2)))
+            cut = cut + other * (_level(cut) / max(1e-6, _level(other)))
         yield number, start / SAMPLE_RATE, cut
+
+
+def _level(sound: Signal) -> float:
+    return float(np.sqrt(np.mean(sound**2)))
 
 
 def pairs(

@@ -14,10 +14,12 @@ from typing import Any
 import click
 
 from index.search import QUICK
+from index.segment import DIVIDED
 from index.votes import Effort
 from service.listen import PROBING
 
-LISTS = 1024  # of an index
+LISTS = 1024  # of an index…
+CELLS = 16  # …and of each of them, in a segment of so many embeddings
 STEP = 0.1  # s from one of a query's embeddings to the next
 PER_SECOND = 2  # embeddings of a recording
 CODECS = {"Ogg Vorbis, 160 kbit/s": 160_000, "Opus, 75 kbit/s": 75_000}
@@ -62,8 +64,9 @@ class Measured:
     def search(self, recordings: float, seconds: float, effort: Effort) -> float:
         """CPU seconds in which a second of sound is searched for in so many recordings of that length."""
         embeddings = recordings * seconds * PER_SECOND
-        lists = min(effort.probes, math.ceil(LISTS * effort.compared / embeddings))
-        compared = lists * embeddings / LISTS
+        share = min(effort.probes / LISTS, effort.compared / embeddings)
+        parts = LISTS * (CELLS if embeddings >= DIVIDED else 1)
+        compared = math.ceil(share * parts) * embeddings / parts
         return compared * self.compare * 1e-9 / (STEP * effort.every)
 
     def hear(self, codec: str) -> float:

@@ -6,8 +6,8 @@ the index) and one byte for each slice of what the centroid leaves (Jégou et al
 quantization for nearest neighbor search", section IV). The rotation that spreads variance evenly over
 the slices (Ge et al. 2013, "Optimized product quantization") is part of the encoder's last layer.
 
-A large index divides each list into cells, by the centroid that is nearest to what the codes say a residual is;
-these second centroids are the same for all lists (Babenko and Lempitsky 2016, "Efficient indexing of
+A large index divides each list into cells, by the centroid that is nearest to what the codes say a residual
+is; these second centroids are the same for all lists (Babenko and Lempitsky 2016, "Efficient indexing of
 billion-scale datasets of deep descriptors", the non-orthogonal inverted multi-index). They change no code.
 """
 

@@ -270,7 +270,7 @@ def _grouped(
     bounds: NDArray[np.uint32], of_ids: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     """Codes in the order of ids, list by list, and where those of each list of each block begin."""
-    counts = np.diff(bounds.astype(np.int64), axis=1)
+    counts = (bounds[:, 1:].astype(np.int64) - bounds[:, :-1]).astype(np.int64)
     if (counts < 0).any() or counts.sum() != len(of_ids):
         raise ValueError("its lists overlap")
     lists = np.tile(np.arange(counts.shape[1]), len(counts)).repeat(counts.ravel())

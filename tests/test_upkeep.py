@@ -10,7 +10,7 @@ from command import Earmark
 from embeddings import query, reference, track
 
 from fingerprint.encoder import Encoder
-from index import compaction, segment
+from index import catalogue, compaction, segment
 from index.backup import backup
 from index.compaction import compact
 from index.database import BESIDE
@@ -95,6 +95,21 @@ def test_large_segments_are_left_as_they_are(works, monkeypatch):
     kept = files(works)
     assert (kept[:2], len(kept)) == ([before[0], before[2]], 3)
     assert [finds(works, seed) for seed in (0, 2, 3, 5)] == [["id-0"], ["id-2"], [], ["id-5"]]
+
+
+def test_a_segment_that_would_be_divided_now_is_compacted(works, monkeypatch):
+    list(compact(works))
+    (before,) = files(works)
+    monkeypatch.setattr(segment, "DIVIDED", 1)
+    (merged,) = compact(works)
+    assert merged.segments == 1 and merged.dropped == 0
+    assert files(works) != [before]
+    with works.reading() as connection:
+        (row,) = catalogue.segments(connection)
+    assert works.segment(row).cells == len(ENCODER.codec.cells)
+    assert [finds(works, seed) for seed in (0, 5, 7)] == [["id-0"], ["id-5"], []]
+    assert list(verify(works)) == []
+    assert list(compact(works)) == []
 
 
 def test_a_reader_keeps_its_snapshot_while_the_library_is_compacted(works):
