@@ -30,7 +30,7 @@ from index.votes import Effort, Passage, candidates
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more: few embeddings in
 # several lists find as much as many in one, for less (docs/decisions/scan.md).
-QUICK = Effort(8, 20, 128, 100_000, 24)
+QUICK = Effort(8, 20, 128, 50_000, 12)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
 # then explains that share of a block, and its steps say so much on average (the same moment weighs about 9,
 # under speech less than 1: docs/decisions/timeline.md).
