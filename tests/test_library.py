@@ -215,14 +215,14 @@ def _killed_while_writing(path: Path, url: sql.URL, at: str) -> None:
     write = segment.write
     if at == "half a segment":
 
-        def half(target: Path, codes) -> str:
+        def half(target: Path, *_) -> str:
             target.with_suffix(".partial").write_bytes(b"half")
             die()
             return ""
 
         segment.write = half
     elif at == "segment without a name":
-        segment.write = lambda target, codes: (write(target, codes), die())[0]
+        segment.write = lambda *what: (write(*what), die())[0]
     else:
         catalogue.next_revision = die
     with library.writer() as writer:
