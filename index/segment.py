@@ -90,16 +90,27 @@ class Segment:
 def _run(places, ids, codes, cells, first, out_lists, out_codes):
     """out[i] is embedding first + i, for all i; looks through the blocks that hold any of them."""
     end = first + len(out_lists)
+    hits = np.empty(
+        min(len(out_lists), BLOCK), np.int64
+    )  # where in a block's ids they are, ascending
     for block in range(first // BLOCK, min(len(places), -(-end // BLOCK))):
-        start = block * BLOCK - first
-        at = block * BLOCK
-        for number in range(places.shape[1]):
-            for place in range(places[block, number], _end(places, len(codes), block, number)):
-                i = start + np.int64(ids[at])
-                at += 1
-                if i >= 0 and i < len(out_lists):
-                    out_lists[i] = number // cells
-                    out_codes[i] = codes[place]
+        begin = block * BLOCK
+        lowest = max(first - begin, 0)
+        width = np.uint32(min(end - begin, BLOCK) - lowest)
+        count = 0
+        for at in range(begin, min(begin + BLOCK, len(ids))):
+            if np.uint32(np.uint32(ids[at]) - np.uint32(lowest)) < width:
+                hits[count] = at
+                count += 1
+        number = -1
+        past = begin  # where the ids of that list or cell end
+        for at in hits[:count]:
+            while past <= at:
+                number += 1
+                past += _end(places, len(codes), block, number) - np.int64(places[block, number])
+            i = begin + np.int64(ids[at]) - first
+            out_lists[i] = number // cells
+            out_codes[i] = codes[_end(places, len(codes), block, number) - (past - at)]
 
 
 @njit(cache=True, nogil=True)
