@@ -35,10 +35,12 @@ from index.significance import MATCH
 from index.votes import Effort
 
 EFFORTS = (
-    Effort(2, 20, 32, 20_000, 8),
+    Effort(8, 20, 128, 25_000, 24),
     Effort(8, 20, 128, 50_000, 24),
+    Effort(8, 20, 128, 100_000, 24),
     QUICK,
-    Effort(4, 20, 64, 80_000, 24),
+    Effort(8, 20, 128, 50_000, 8),
+    Effort(16, 20, 128, 100_000, 24),
     THOROUGH,
 )
 PIECE = 60.0  # s
