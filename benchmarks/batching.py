@@ -25,7 +25,7 @@ from fingerprint.codec import Codec
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY
 from fingerprint.spectrogram import BANDS
-from index.neighbours import _replace_least, _sum_of_16, nearest
+from index.neighbours import _probed, _replace_least, _sum_of_16, nearest
 from index.search import THOROUGH
 from index.segment import Codes, Segment, arrange, concatenate
 
@@ -34,24 +34,25 @@ ROUNDS = 5
 
 
 def nearest_by_list(
-    embeddings: NDArray[np.float32], count: int, probes: int, segment: Segment, codec: Codec
+    embeddings: NDArray[np.float32], count: int, share: float, segment: Segment, codec: Codec
 ) -> NDArray[np.float32]:
-    """Similarities [shape=(n, count)] of the nearest: each list is gone through once for all."""
-    closeness = embeddings @ codec.coarse.T
-    lists = np.argpartition(-closeness, probes - 1, axis=1)[:, :probes]
+    """Similarities [shape=(n, count)] of the nearest: each list, or cell, is gone through once for all."""
+    to_lists, to_cells = embeddings @ codec.coarse.T, embeddings @ codec.cells.T
+    probed = _probed(to_lists, to_cells, share, segment.cells, codec)
     slices, entries, width = codec.codebooks.shape
     parts = embeddings.reshape(len(embeddings), slices, width).transpose(1, 0, 2)
     tables = np.empty((len(embeddings), slices, entries), np.float32)
     for s in range(slices):
         tables[:, s] = parts[s] @ codec.codebooks[s].T
-    order = np.argsort(lists.ravel(), kind="stable")
-    asking = order // probes  # embeddings that probe the first list, then the second, …
-    bounds = np.searchsorted(lists.ravel()[order], np.arange(len(codec.coarse) + 1))
+    order = np.argsort(probed.ravel(), kind="stable")
+    asking = order // probed.shape[1]  # embeddings that probe the first list, then the second, …
+    bounds = np.searchsorted(probed.ravel()[order], np.arange(segment.places.shape[1] + 1))
     similarity = np.full((len(embeddings), count), -np.inf, np.float32)
     numbers = np.full((len(embeddings), count), -1, np.int64)
     _scan_by_list(
         tables.reshape(len(embeddings), slices * entries),
-        closeness,
+        to_lists,
+        segment.cells,
         asking,
         bounds,
         segment.places,
@@ -63,14 +64,14 @@ def nearest_by_list(
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _scan_by_list(tables, close, asking, who, places, codes, similarity, numbers):
+def _scan_by_list(tables, close, cells, asking, who, places, codes, similarity, numbers):
     ends = np.append(places[0, 1:], len(codes))
     for number in range(len(who) - 1):
         for k in range(who[number], who[number + 1]):
             i = asking[k]
             least = similarity[i, 0]
             for place in range(places[0, number], ends[number]):
-                value = close[i, number] + _sum_of_16(tables[i], codes, place)
+                value = close[i, number // cells] + _sum_of_16(tables[i], codes, place)
                 if value > least:
                     _replace_least(similarity[i], numbers[i], value, place)
                     least = similarity[i, 0]
@@ -109,25 +110,23 @@ def main() -> None:
         drawn = Codes(*codec.encode(draw(encoder, min(size, 200_000), rng)))
         stored = concatenate([drawn] * -(-size // len(drawn)), codec.code_size)[:size]
         segment = arrange(stored, codec)
-        probes = min(THOROUGH.probes, int(np.ceil(len(codec.coarse) * THOROUGH.compared / size)))
+        share = min(THOROUGH.probes / len(codec.coarse), THOROUGH.compared / size)
         for count in args.queries:
             queries = [draw(encoder, EMBEDDINGS, rng) for _ in range(count)]
             together = np.concatenate(queries)
 
             def search(
-                embeddings: NDArray[np.float32], probes: int = probes, segment: Segment = segment
+                embeddings: NDArray[np.float32], share: float = share, segment: Segment = segment
             ) -> NDArray[np.float32]:
-                return nearest(embeddings, THOROUGH.neighbours, probes, {0: segment}, none, codec)[
-                    0
-                ]
+                return nearest(embeddings, THOROUGH.neighbours, share, {0: segment}, none, codec)[0]
 
             def separately(queries: list = queries, search: Callable = search) -> NDArray:
                 return np.concatenate([search(query) for query in queries])
 
             def by_list(
-                together: NDArray = together, probes: int = probes, segment: Segment = segment
+                together: NDArray = together, share: float = share, segment: Segment = segment
             ) -> NDArray:
-                return nearest_by_list(together, THOROUGH.neighbours, probes, segment, codec)
+                return nearest_by_list(together, THOROUGH.neighbours, share, segment, codec)
 
             assert np.allclose(separately(), by_list(), atol=1e-5)
             ratios = compared(
@@ -138,7 +137,10 @@ def main() -> None:
                 }
             )
             told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-            print(f"{size:,} embeddings, {probes} lists, {count} queries: {told}", flush=True)
+            print(
+                f"{size:,} embeddings, {share:.1%} of the lists or cells, {count} queries: {told}",
+                flush=True,
+            )
     frames = encoder.window + (EMBEDDINGS - 1) * encoder.hop * QUERY_EVERY
     for count in args.queries:
         clip = rng.standard_normal((frames, BANDS)).astype(np.float32)

@@ -147,11 +147,11 @@ def main() -> None:
     codec = Codec(plain.coarse, plain.codebooks, cells.astype(np.float32))
 
     def by_distance(asking: NDArray[np.float32]) -> NDArray[np.float32]:
-        return codec.closeness(asking)[0]
+        return asking @ codec.coarse.T - codec.half_coarse
 
     def by_cell(asking: NDArray[np.float32]) -> NDArray[np.float32]:
-        to_lists, to_cells, overlap = codec.closeness(asking)
-        near = to_lists[:, :, None] + to_cells[:, None, :] - overlap
+        to_lists, to_cells = asking @ codec.coarse.T, asking @ codec.cells.T
+        near = to_lists[:, :, None] + to_cells[:, None, :] - codec.half_cells
         return near.reshape(len(asking), -1)
 
     def of_lists(codes: Codes) -> NDArray[np.int64]:

@@ -24,6 +24,12 @@ class Codec:
     """Coarse centroids [shape=(lists, dimension)], codebooks [shape=(bytes, 256, dimension / bytes)].
 
     cells : second centroids [shape=(cells, dimension)]; without them a list is one cell
+
+    Attributes
+    ----------
+    half_coarse, half_cells : half the squared lengths of the centroids [shape=(lists,)], and of the sums of a
+        centroid and a second one [shape=(lists, cells)]: of vectors, the nearest is that whose product less
+        its half is largest
     """
 
     def __init__(
@@ -42,11 +48,13 @@ class Codec:
         self.coarse = np.ascontiguousarray(coarse)
         self.codebooks = np.ascontiguousarray(codebooks)
         self.cells = np.ascontiguousarray(cells)
-        # nearest is the one of largest product once half its squared length is taken off
-        self._half_coarse = 0.5 * np.sum(self.coarse**2, axis=1)
+        self.half_coarse = 0.5 * np.sum(self.coarse**2, axis=1)
         self._half_entries = 0.5 * np.sum(self.codebooks**2, axis=2)
-        # |coarse + cell|² / 2 less what the centroid has of it
-        self._half_cells = self.coarse @ self.cells.T + 0.5 * np.sum(self.cells**2, axis=1)
+        self.half_cells = (
+            self.half_coarse[:, None]
+            + self.coarse @ self.cells.T
+            + 0.5 * np.sum(self.cells**2, axis=1)
+        )
         # side by side in each dimension, of which there are as many as the kernel takes at a time
         self._entries = np.ascontiguousarray(
             np.pad(self.codebooks.transpose(0, 2, 1), ((0, 0), (0, -width % 4), (0, 0)))
@@ -83,7 +91,7 @@ class Codec:
         for first in range(0, len(embeddings), _ROWS):
             rows = slice(first, first + _ROWS)
             products = embeddings[rows] @ self.coarse.T
-            products -= self._half_coarse
+            products -= self.half_coarse
             lists[rows] = np.argmax(products, axis=1)
         return lists
 
@@ -95,18 +103,6 @@ class Codec:
         out = np.empty(len(lists), np.uint16)
         _nearest_cells(lists, codes, np.ascontiguousarray(products), self.cells, out)
         return out
-
-    def closeness(
-        self, embeddings: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """What tells how close embeddings [shape=(n, dimension)] are to lists and cells: a, b and c.
-
-        The squared distance to cell k of list l is 1 - 2 * (a[:, l] + b[:, k] - c[l, k]); that to the list's
-        centroid 1 - 2 * a[:, l].
-        """
-        a = embeddings @ self.coarse.T
-        a -= self._half_coarse
-        return a, embeddings @ self.cells.T, self._half_cells
 
     def crowding(
         self, embeddings: NDArray[np.float32], lists: NDArray[np.uint16] | None = None

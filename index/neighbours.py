@@ -21,6 +21,9 @@ from fingerprint.codec import Codec
 from index.segment import BLOCK, Segment
 
 TURN = 16_384  # embeddings that a query is compared with in a turn: 256 kB of codes of 16 bytes
+# Of a list or cell, at least: shorter runs cost more than the cache saves, up to twice as much in the cells of
+# four million embeddings (by `benchmarks.batching`, which goes through each cell once, beside it).
+LEAST_TURN = 256
 
 Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -40,7 +43,7 @@ def nearest(
     [shape=(n, dimension)], at least one; `gone` [shape=(m, 2)] are runs of numbers (first, end), ascending,
     that are not to be found.
     """
-    closeness = embeddings @ codec.coarse.T
+    to_lists, to_cells = embeddings @ codec.coarse.T, embeddings @ codec.cells.T
     slices, entries, width = codec.codebooks.shape
     parts = embeddings.reshape(len(embeddings), slices, width).transpose(1, 0, 2)
     tables = np.empty((len(embeddings), slices, entries), np.float32)
@@ -52,10 +55,10 @@ def nearest(
     for first, segment in segments.items():
         cells = segment.cells
         if cells not in probed:
-            probed[cells] = _probed(embeddings, share, cells, codec)
+            probed[cells] = _probed(to_lists, to_cells, share, cells, codec)
         _scan(
             tables.reshape(len(embeddings), slices * entries),
-            closeness,
+            to_lists,
             probed[cells],
             cells,
             segment.begins,
@@ -71,14 +74,21 @@ def nearest(
 
 
 def _probed(
-    embeddings: NDArray[np.float32], share: float, cells: int, codec: Codec
+    to_lists: NDArray[np.float32],
+    to_cells: NDArray[np.float32],
+    share: float,
+    cells: int,
+    codec: Codec,
 ) -> NDArray[np.int64]:
-    """Numbers of the lists, or cells, that are searched for each embedding [shape=(n, probes)], ascending."""
-    to_lists, to_cells, overlap = codec.closeness(embeddings)
+    """Numbers of the lists, or cells, that are searched for each embedding [shape=(n, probes)], ascending.
+
+    Its products with all centroids, and with second ones, are given.
+    """
+    halves = codec.half_cells
     if cells == 1:  # the lists as they are
-        to_cells, overlap = np.zeros_like(to_cells[:, :1]), np.zeros_like(overlap[:, :1])
-    numbers = np.empty((len(embeddings), max(1, math.ceil(share * overlap.size))), np.int64)
-    _closest(to_lists, to_cells, overlap, numbers)
+        to_cells, halves = np.zeros_like(to_cells[:, :1]), codec.half_coarse[:, None]
+    numbers = np.empty((len(to_lists), max(1, math.ceil(share * halves.size))), np.int64)
+    _closest(to_lists, to_cells, halves, numbers)
     return np.sort(numbers, axis=1)
 
 
@@ -91,9 +101,9 @@ def merged(parts: Sequence[Nearest], count: int) -> Nearest:
 
 
 @njit(cache=True, nogil=True)
-def _closest(to_lists, to_cells, overlap, out):
-    """out[i] are the cells of largest to_lists[i, l] + to_cells[i, k] - overlap[l, k], in no order."""
-    lists, cells = overlap.shape
+def _closest(to_lists, to_cells, halves, out):
+    """out[i] are the cells of largest to_lists[i, l] + to_cells[i, k] - halves[l, k], in no order."""
+    lists, cells = halves.shape
     near = np.empty(out.shape[1], np.float32)
     row = np.empty(cells, np.float32)
     for i in range(len(out)):
@@ -101,7 +111,7 @@ def _closest(to_lists, to_cells, overlap, out):
         least = near[0]
         for number in range(lists):
             for k in range(cells):
-                row[k] = to_lists[i, number] + to_cells[i, k] - overlap[number, k]
+                row[k] = to_lists[i, number] + to_cells[i, k] - halves[number, k]
             for k in range(cells):
                 if row[k] > least:
                     _replace_least(near, out[i], row[k], number * cells + k)
@@ -125,7 +135,7 @@ def _scan(
     longest = np.int64(0)
     for number in probed.flat:
         longest = max(longest, ends[number] - np.int64(places[0, number]))
-    turn = max(1, TURN // probed.shape[1])
+    turn = max(LEAST_TURN, TURN // probed.shape[1])
     for done in range(0, longest, turn):
         for i in range(len(tables)):
             table = tables[i]

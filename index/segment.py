@@ -90,16 +90,16 @@ class Segment:
 def _run(places, ids, codes, cells, first, out_lists, out_codes):
     """out[i] is embedding first + i, for all i; looks through the blocks that hold any of them."""
     end = first + len(out_lists)
-    hits = np.empty(
-        min(len(out_lists), BLOCK), np.int64
-    )  # where in a block's ids they are, ascending
+    # where in a block's ids they are, ascending: no more, even where ids are damaged
+    hits = np.empty(min(len(out_lists), BLOCK), np.int64)
     for block in range(first // BLOCK, min(len(places), -(-end // BLOCK))):
         begin = block * BLOCK
         lowest = max(first - begin, 0)
         width = np.uint32(min(end - begin, BLOCK) - lowest)
         count = 0
         for at in range(begin, min(begin + BLOCK, len(ids))):
-            if np.uint32(np.uint32(ids[at]) - np.uint32(lowest)) < width:
+            inside = np.uint32(np.uint32(ids[at]) - np.uint32(lowest)) < width
+            if inside and count < len(hits):
                 hits[count] = at
                 count += 1
         number = -1
