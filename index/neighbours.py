@@ -21,7 +21,7 @@ from fingerprint.codec import Codec
 from index.segment import BLOCK, Segment
 
 TURN = 16_384  # embeddings that a query is compared with in a turn: 256 kB of codes of 16 bytes
-# Of a list or cell, at least: shorter runs cost more than the cache saves, up to twice as much in the cells of
+# Of a list or cell, at least: shorter runs cost more than the cache saves, up to twice as much in cells of
 # four million embeddings (by `benchmarks.batching`, which goes through each cell once, beside it).
 LEAST_TURN = 256
 
