@@ -31,16 +31,15 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
 from index.segment import Codes, concatenate
 
-COUNT = 16
+COUNT = 16  # cells of a list: a block's tables have room for no more in 40 bytes a second of audio
 STORED = 42_000_000
 BUDGETS = (12_500, 25_000, 50_000, 100_000, 200_000, 400_000)
 WORKS = 70
 PIECE = 20  # s
 FASTER = 1.05
-ALIKE = (
-    0.3  # similarity under which a query's embedding has nothing of the moment left to be found by
-)
-ROWS = 256
+# Similarity under which a query's embedding has nothing of the moment left to be found by.
+ALIKE = 0.3
+ROWS = 256  # embeddings ranked at once: bounds memory
 Signal = NDArray[np.float32]
 Ranks = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -160,10 +159,11 @@ def main() -> None:
     def of_cells(codes: Codes) -> NDArray[np.int64]:
         return codec.cells_of(codes.lists, codes.codes).astype(np.int64)
 
+    lists = len(codec.coarse)
     ways = {
-        "lists, by product (before)": (lambda asking: asking @ codec.coarse.T, of_lists),
-        "lists, by distance": (by_distance, of_lists),
-        f"{COUNT} cells each, by distance": (by_cell, of_cells),
+        "lists, by product (before)": (lambda asking: asking @ codec.coarse.T, of_lists, lists),
+        "lists, by distance": (by_distance, of_lists, lists),
+        f"{COUNT} cells each, by distance": (by_cell, of_cells, COUNT * lists),
     }
     names, codes = library_of(encoder, "tune")
     coded = dict(zip(names, codes, strict=True))
@@ -176,12 +176,14 @@ def main() -> None:
     library = [coded[item.id] for item, _ in chosen]
     print(f"|  | {' | '.join(f'{budget:,}' for budget in BUDGETS)} |")
     print(f"|---|{'---:|' * len(BUDGETS)}")
+    spread = {
+        name: np.bincount(of(music), minlength=size) / len(music)
+        for name, (_, of, size) in ways.items()
+    }
     for kind in tqdm(("as it is", "noise", "sped up", "mixed"), disable=None):
         asking, stored = pairs(kind, sounds, library, encoder, rng)
-        for name, (ranks, of) in ways.items():
-            numbers = of(music)
-            shares = np.bincount(numbers, minlength=ranks(asking[:1]).shape[1]) / len(numbers)
-            hits = found(asking, of(stored), ranks, shares)
+        for name, (ranks, of, _) in ways.items():
+            hits = found(asking, of(stored), ranks, spread[name])
             cut = " | ".join(f"{100 * hit:.0f}" for hit in hits)
             print(f"| {kind}: {name} | {cut} |", flush=True)
 

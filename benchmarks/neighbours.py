@@ -26,7 +26,7 @@ COMPARED = 200_000  # embeddings that each query is compared with; all of a smal
 def faiss_index(stored: Codes, codec: Codec) -> Any:
     """FAISS's index of the same codes, lists and codebooks."""
     lists, dimension = codec.coarse.shape
-    quantiser: Any = faiss.IndexFlatIP(dimension)
+    quantiser: Any = faiss.IndexFlatL2(dimension)  # the nearest lists are probed
     quantiser.add(codec.coarse)
     index: Any = faiss.IndexIVFPQ(
         quantiser, dimension, lists, codec.code_size, 8, faiss.METRIC_INNER_PRODUCT
@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     faiss.omp_set_num_threads(1)
     encoder = Encoder.load()
-    codec = encoder.codec
+    codec = Codec(encoder.codec.coarse, encoder.codec.codebooks)  # lists alone, as FAISS has
     lists = len(codec.coarse)
     rng = np.random.default_rng(0)
     queries = draw(encoder, QUERIES, rng)

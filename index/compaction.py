@@ -43,7 +43,7 @@ def compact(library: Library) -> Iterator[Merged]:
         kept = dict(
             zip(*(it.tolist() for it in _totals(placements)), strict=True)  # by segment
         )
-        for group in _groups(rows, kept, _undivided(library, rows)):
+        for group in _groups(library, rows, kept):
             yield _merge(library, writer, group)
 
 
@@ -53,18 +53,14 @@ def _totals(placements: Placements) -> tuple[np.ndarray, np.ndarray]:
     return numbers, np.bincount(at, placements.count, len(numbers)).astype(np.int64)
 
 
-def _undivided(library: Library, rows: list[SegmentRow]) -> set[int]:
-    """Numbers of segments of before, whose lists would be divided into cells now."""
-    codec = library.encoder.codec
-    return {
-        row.number
-        for row in rows
-        if segment.cells_per_list(row.embeddings, codec) > 1 and library.segment(row).cells == 1
-    }
+def _is_undivided(library: Library, row: SegmentRow) -> bool:
+    """Whether a segment is one of before, whose lists would be divided into cells now."""
+    cells = segment.cells_per_list(row.embeddings, library.encoder.codec)
+    return cells > 1 and library.segment(row).cells == 1
 
 
 def _groups(
-    rows: list[SegmentRow], kept: dict[int, int], undivided: set[int]
+    library: Library, rows: list[SegmentRow], kept: dict[int, int]
 ) -> Iterator[list[SegmentRow]]:
     """Runs of segments that are worth making one: several, or one with codes to drop or to divide."""
     group: list[SegmentRow] = []
@@ -72,7 +68,7 @@ def _groups(
 
     def worth() -> bool:
         return len(group) > 1 or any(
-            row.embeddings > kept.get(row.number, 0) or row.number in undivided for row in group
+            row.embeddings > kept.get(row.number, 0) or _is_undivided(library, row) for row in group
         )
 
     for row in rows:

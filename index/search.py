@@ -29,7 +29,7 @@ from index.votes import Effort, Passage, candidates
 # 128 lists hold 96 % of what is sought under noise of 0 dB.
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more: few embeddings in
-# several lists find as much as many in one, for less (docs/decisions/scan.md).
+# many cells find as much as many in few, for less (docs/decisions/scan.md).
 QUICK = Effort(8, 20, 128, 50_000, 12)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
 # then explains that share of a block, and its steps say so much on average (the same moment weighs about 9,

@@ -14,7 +14,7 @@ So a list is searched from end to end, as memory is read fastest, and a recordin
 its block's numbers, both straight from the mapped file: nothing is sorted or copied when a library is opened,
 and all processes share one copy. In a segment of DIVIDED embeddings and more a list has as many parts as the
 codec has cells, each laid out as a list is, so that a search can look into the nearest cells alone; in a
-smaller one the tables of all these would be larger than what they tell of. That takes 18 bytes an embedding
+smaller one the tables of all these might be larger than what they tell of. That takes 18 bytes an embedding
 beside its block's share of `begins` and `places`, 6 bytes a list or cell.
 
 Segments of before had `bounds` instead of `begins`, numbered through the segment; the first had their codes
@@ -41,7 +41,7 @@ from index.errors import LibraryError
 
 BLOCK = 65_536  # embeddings: as many as two bytes can number
 # Embeddings (146 h) from which on lists are divided: the tables of a block that is hardly begun, 98 kB, are
-# then less than half a hundredth of the segment.
+# then half a per cent of the segment.
 DIVIDED = 16 * BLOCK
 
 
@@ -176,11 +176,9 @@ def arrange(codes: Codes, codec: Codec) -> Segment:
         ids[block * BLOCK : (block + 1) * BLOCK] = np.argsort(here, kind="stable")
         counts[block] = np.bincount(here, minlength=counts.shape[1])
     begins = (np.cumsum(counts, axis=1) - counts).astype(np.uint16)
-    by_list = np.ascontiguousarray(counts.T)
-    places = np.cumsum(by_list).reshape(by_list.shape) - by_list
     arrays = (
         begins,
-        np.ascontiguousarray(places.T, np.uint32),
+        _places(counts),
         ids,
         codes.codes[np.argsort(lists, kind="stable")],
     )
@@ -281,12 +279,18 @@ def _grouped(
     bounds: NDArray[np.uint32], of_ids: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     """Codes in the order of ids, list by list, and where those of each list of each block begin."""
-    counts = (bounds[:, 1:].astype(np.int64) - bounds[:, :-1]).astype(np.int64)
+    counts = np.subtract(bounds[:, 1:], bounds[:, :-1], dtype=np.int64)
     if (counts < 0).any() or counts.sum() != len(of_ids):
         raise ValueError("its lists overlap")
     lists = np.tile(np.arange(counts.shape[1]), len(counts)).repeat(counts.ravel())
-    by_list = np.cumsum(counts.T).reshape(counts.T.shape) - counts.T
-    return of_ids[np.argsort(lists, kind="stable")], np.ascontiguousarray(by_list.T, np.uint32)
+    return of_ids[np.argsort(lists, kind="stable")], _places(counts)
+
+
+def _places(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Where the codes of each list of each block begin, which are so many [shape=(blocks, lists)]."""
+    by_list = counts.T
+    begins = np.cumsum(by_list).reshape(by_list.shape) - by_list
+    return np.ascontiguousarray(begins.T, np.uint32)
 
 
 _KINDS: dict[type, str] = {np.uint8: "U8", np.uint16: "U16", np.uint32: "U32"}
