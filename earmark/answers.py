@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 from service.presentation.formatting import clock, in_words
 from service.presentation.templating import templates
@@ -117,7 +117,7 @@ class Answer:
     undecoded_seconds: float = 0.0
 
     def _repr_html_(self) -> str:
-        rows = [(match, in_words(match)) for match in self.matches]
+        rows = [(match, in_words(cast(Any, match))) for match in self.matches]
         page = templates().get_template("notebook.html")
         return page.render(answer=self, duration=clock(self.duration), rows=rows)
 

@@ -32,11 +32,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from fingerprint.codec import Codec
+from fingerprint.kernels import njit
 from index.errors import LibraryError
 
 BLOCK = 65_536  # embeddings: as many as two bytes can number

@@ -301,7 +301,6 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import EvidenceError, write_evidence
     from service.query.answer import answers
     from service.runtime.ray_library import open_searched
 
@@ -316,6 +315,8 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
         nonlocal failures
         if evidence is None:
             return
+        from service.evidence.bundle import EvidenceError, write_evidence
+
         try:
             earlier = written[made.sha256]
             pages = write_evidence(
