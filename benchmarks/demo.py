@@ -275,10 +275,10 @@ def run(output: Path, audio: Path | None) -> int:
     print("Now you.")
     serve = shlex.join(_command(library, "serve"))
     earmark = shlex.join(_command(library)[:1])
-    print(f"   Over HTTP:  {serve}")
-    print("               then open http://127.0.0.1:8000/docs")
     print(f'   Your music: {earmark} ingest ~/Music --rightsholder "Me" --rights owned')
     print(f"               {earmark} query some-clip.mp3")
+    print(f"   The page:   {serve}")
+    print("               then open http://127.0.0.1:8000/ and drop a clip there")
     return 0 if right == len(verdicts) else 1
 
 

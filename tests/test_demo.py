@@ -65,7 +65,7 @@ class TestRun:
         for words in (f"ingest {output}/works --rightsholder", "--json", "serve"):
             assert f"earmark --library {output}/library" in said
             assert words in said
-        assert "http://127.0.0.1:8000/docs" in said
+        assert "open http://127.0.0.1:8000/ and" in said
         assert "11 added, 0 already there, 0 failed" in said
 
     def test_a_file_that_cannot_be_read_is_told_and_the_rest_goes_on(

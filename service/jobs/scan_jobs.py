@@ -17,8 +17,7 @@ from service.datasets.extensions import AUDIO_EXTENSIONS, CONTAINERS
 from service.jobs.job_table import Jobs, State, plain_name
 from service.runtime.settings import Settings
 from service.scan.journal import FILE as JOURNAL
-from service.scan.journal import LOCK
-from service.scan.report_tables import SUMMARY
+from service.scan.journal import LOCK, SUMMARY
 from service.web.auth import Asker
 from service.web.problems import ProblemError
 

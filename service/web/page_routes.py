@@ -74,8 +74,6 @@ def install_pages(
 ) -> None:
     """Add the pages to an application; `ask` answers a clip that a request brings."""
     pages = templates()
-    viewer = StaticFiles(packages=[("fastapi_offline", "static")])  # Swagger UI
-    app.mount("/static/viewer", viewer, name="viewer")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(PageHeaders)
 
