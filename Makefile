@@ -7,21 +7,25 @@ export OMP_NUM_THREADS ?= 1
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --root-user-action=ignore \
 	--no-compile --require-hashes
-INSTALL_EARMARK := $(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+INSTALL_EARMARK := $(BIN)/pip install -qq --disable-pip-version-check --root-user-action=ignore \
 	--no-deps --no-build-isolation --editable .
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
 # Files of hashes, which look like secrets.
 HASHES := ^requirements(-demo)?\.lock$$|^benchmarks/results/|^index/calibration\.json$$
 
-.PHONY: demo test check described benchmark benchmark-full lock clean
+.PHONY: demo test test-all check described benchmark benchmark-full lock clean
 
 demo: $(or $(wildcard .venv/ready),.venv/demo)  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
 	@$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
 
-test: .venv/ready  ## Everything that must hold.
+test: .venv/ready  ## What must hold, in minutes: all but the tests marked slow.
 	$(BIN)/python tests/forked.py  # compiles the kernels, which tests side by side would each do
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
+
+test-all: .venv/ready  ## Everything that must hold: also kills, clusters, made-up requests, browsers in every size.
+	$(BIN)/python tests/forked.py
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were left in a file.
