@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # Files of hashes, which look like secrets.
 HASHES := ^requirements(-demo)?\.lock$$|^benchmarks/results/|^index/calibration\.json$$
 
-.PHONY: demo test test-all check described benchmark benchmark-full lock clean
+.PHONY: demo test test-all check reference described benchmark benchmark-full lock clean
 
 demo: $(or $(wildcard .venv/ready),.venv/demo)  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
 	@$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
@@ -45,6 +45,9 @@ benchmark: .venv/ready  ## How good, how fast, beside its peers: a sample, in mi
 
 benchmark-full: .venv/ready  ## The same in full: hours; can be stopped and resumed.
 	$(BIN)/python -m benchmarks.run --size full
+
+reference: .venv/ready  ## Write docs/reference/ from the code.
+	$(BIN)/python .ci/reference.py
 
 lock: .venv/ready  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/pip install --quiet uv
