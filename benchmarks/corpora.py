@@ -316,7 +316,10 @@ def _collect_scores(collected: Path) -> str:
         _run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
               "--target", library, SCORES_REQUIREMENT])
         # fmt: on
-        _run([sys.executable, "-c", _WRITE_SCORES, str(collected), *members], PYTHONPATH=library)
+        _run(
+            [sys.executable, "-P", "-c", _WRITE_SCORES, str(collected), *members],
+            PYTHONPATH=library,
+        )
         shutil.copyfile(Path(library, "music21/corpus/license.txt"), collected / "_copyright")
     return SCORES_REQUIREMENT.partition("==")[2]
 
