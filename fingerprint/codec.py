@@ -16,7 +16,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 
 _ROWS = 4096  # embeddings compared with all centroids at once: bounds memory
 

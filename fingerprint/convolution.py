@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 
 _ROWS = 512  # patches laid out at once: stays in the cache between layout and product
 # Minimal filtering in six products: the polynomials are multiplied at five points and at infinity.

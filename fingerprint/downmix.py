@@ -9,7 +9,7 @@ has no such channel, and its mix is exactly the plain mean.
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 
 # How often signs are decided, s: long enough for a correlation to mean something and for a ramp
 # between two signs to be inaudible as a click.

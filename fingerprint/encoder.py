@@ -24,7 +24,7 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
 from fingerprint.convolution import Layer, convolve
 from fingerprint.errors import EarmarkError
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 
 SHIPPED = Path(__file__).parent / "weights" / "encoder.safetensors"
 CELLS = "cells.safetensors"

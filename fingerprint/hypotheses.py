@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE, normalise
 
 BANDS_PER_SEMITONE = BANDS_PER_OCTAVE / 12

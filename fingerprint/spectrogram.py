@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 
 FFT = 1024  # samples under one window: 128 ms, 7.8 Hz between bins
 HOP = 200  # samples from one frame to the next: 25 ms

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 from fingerprint.view import View
 from index.query_context import Question
 from index.significance import weights

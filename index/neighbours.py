@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 from index.segment import BLOCK, Segment
 
 TURN = 16_384  # embeddings that a query is compared with in a turn: 256 kB of codes of 16 bytes

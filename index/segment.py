@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from fingerprint.codec import Codec
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 from index.errors import LibraryError
 
 BLOCK = 65_536  # embeddings: as many as two bytes can number

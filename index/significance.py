@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.hypotheses import LADDER
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 from index.errors import LibraryError
 from index.versions import Likeness
 

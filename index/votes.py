@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
-from fingerprint.lazy_numba import njit
+from fingerprint.kernels import njit
 from index.neighbours import Nearest
 from index.query_context import Question
 
