@@ -18,9 +18,11 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 _waiting: "list[_Waiting]" = []
+_giving = RLock()  # threads may call their first kernels at the same time
 
 
 class _Waiting:
@@ -69,13 +71,14 @@ def _compiled(function: Callable[..., Any], options: dict[str, Any]) -> Any:
 
 
 def _give_all_to_numba() -> None:
-    for kernel in _waiting:
-        kernel.give_to_numba()
-    for module in list(sys.modules.values()):
-        names = getattr(module, "__dict__", {})
-        for name, value in list(names.items()):
-            if type(value) is _Waiting:
-                names[name] = value.give_to_numba()
+    with _giving:
+        for kernel in _waiting:
+            kernel.give_to_numba()
+        for module in list(sys.modules.values()):
+            names = getattr(module, "__dict__", {})
+            for name, value in list(names.items()):
+                if type(value) is _Waiting:
+                    names[name] = value.give_to_numba()
 
 
 def _can_cache() -> bool:
