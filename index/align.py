@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.view import View
+from index.change import Change
 from index.question import Question
 from index.significance import weights
 
@@ -55,7 +56,7 @@ class Found:
 
     `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged,
     `stretches` the first and last steps of its parts, between which something else is heard, once these were
-    looked for (`index.extent`).
+    looked for (`index.extent`), `change` its tempo and pitch with their intervals, once fitted.
     """
 
     recording: int
@@ -64,6 +65,7 @@ class Found:
     hypotheses: int = 1
     e_value: float = math.inf
     stretches: tuple[tuple[float, float], ...] = ()
+    change: Change | None = None
 
     @property
     def score(self) -> float:

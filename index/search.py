@@ -17,11 +17,13 @@ from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.view import View, unaltered
 from index.align import MOST_BEND, SLACK, Found, align_near
+from index.change import Change
 from index.extent import stretches
 from index.ladder import climb, excerpts
 from index.likeness import are_unlike, is_version
 from index.question import Question
-from index.refine import LOOKS, refined
+from index.refine import LOOKS, refined, told
+from index.repeats import repeats
 from index.shared import Part, shared_part
 from index.significance import MATCH, REVIEW, Calibration
 from index.votes import Effort, Passage, candidates
@@ -38,6 +40,7 @@ FIRST = Effort(2, 40, 32, 20_000, 24)
 THROUGHOUT = 0.75
 CLEARLY = 5.0
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined
+SAME_PLACE = 0.5  # s between clip and recording within which the same file is the same second
 BLOCK = 300  # query steps (30 s) that vote together
 
 
@@ -45,8 +48,11 @@ BLOCK = 300  # query steps (30 s) that vote together
 class Match:
     """One stretch of a query that is one stretch of a recording; times in seconds.
 
-    `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the
-    reference's, `e_value` the number of matches this strong expected by chance in one such query.
+    `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the reference's;
+    their 95 % intervals are None of a query that keeps no levels. `changed` tells whether one of these excludes
+    that nothing was changed. `same_file` tells that the query is the very file that was ingested, `repeats`
+    where else in the recording the same audio is (start and end), as far as the query can tell.
+    `e_value` is the number of matches this strong expected by chance in one such query.
     `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it;
     `other_version` tells that it is less alike than a copy is. Both are for review, whatever their E-value.
     """
@@ -67,7 +73,14 @@ class Match:
     reference_start: float
     reference_end: float
     tempo: float
+    tempo_low: float | None
+    tempo_high: float | None
     pitch_semitones: float
+    pitch_low: float | None
+    pitch_high: float | None
+    changed: bool
+    same_file: bool
+    repeats: tuple[tuple[float, float], ...]
     shared_start: float | None
     shared_end: float | None
     other_version: bool
@@ -95,11 +108,12 @@ def search(
         rungs = ()
     least = calibration.score(max_e_value, *question.size)
     certain = min(gate, max_e_value)
-    told = everything(question, rungs, chance, max_e_value, certain, effort, least)
+    heard = everything(question, rungs, chance, max_e_value, certain, effort, least)
     return [
-        _match(found, first, last, judgement, question)
-        for found in told
-        for judgement in [_judged(found, told, question, calibration, gate)]
+        _match(measured, first, last, judgement, question)
+        for found in heard
+        for judgement in [_judged(found, heard, question, calibration, gate)]
+        for measured in [told(found, question)]
         for first, last in found.stretches
     ]
 
@@ -352,6 +366,14 @@ def _match(
         query_end -= (reference_end - recording.duration) / tempo
         reference_end = recording.duration
 
+    same_file = (
+        bool(fingerprint.sha256)
+        and recording.sha256 == fingerprint.sha256
+        and abs(reference_start - query_start) < SAME_PLACE
+    )
+    change = Change(1.0, 1.0, 1.0, 0.0, 0.0, 0.0) if same_file else found.change
+    elsewhere = [] if same_file else repeats(found, first_step, last_step, question)
+
     def seconds(step: int, reach: float) -> float:
         at = found.second(step) + reach
         return round(min(max(at, query_start), query_end), 3)
@@ -372,9 +394,32 @@ def _match(
         query_end=round(query_end, 3),
         reference_start=round(reference_start, 3),
         reference_end=round(reference_end, 3),
-        tempo=round(tempo, 4),
-        pitch_semitones=round(found.view.hypothesis.pitch, 2),
+        tempo=round(change.tempo if change else tempo, 4),
+        tempo_low=change and _down(change.tempo_low, 4),
+        tempo_high=change and _up(change.tempo_high, 4),
+        pitch_semitones=round(change.pitch if change else found.view.hypothesis.pitch, 2),
+        pitch_low=change and _down(change.pitch_low, 2),
+        pitch_high=change and _up(change.pitch_high, 2),
+        changed=change is not None and change.changed,
+        same_file=same_file,
+        repeats=tuple(
+            (
+                round(max(0.0, reference_start + later), 3),
+                round(min(recording.duration, reference_end + later), 3),
+            )
+            for later in elsewhere
+        ),
         shared_start=shared and seconds(shared.first, -found.view.reach),
         shared_end=shared and seconds(shared.last, found.view.reach),
         other_version=judgement.other_version,
     )
+
+
+def _down(value: float, digits: int) -> float:
+    """The lower end of an interval, rounded away from it."""
+    return math.floor(value * 10**digits) / 10**digits
+
+
+def _up(value: float, digits: int) -> float:
+    """The upper end of an interval, rounded away from it."""
+    return math.ceil(value * 10**digits) / 10**digits
