@@ -62,10 +62,10 @@ from index.library import Library
 from index.recording import Metadata
 from index.search import Match
 from index.significance import MATCH, REVIEW
-from service.journal import Journal as ScanJournal
-from service.listen import Task
-from service.query import match_of
-from service.scan import scan
+from service.query.answer import match_of
+from service.scan.journal import Journal as ScanJournal
+from service.scan.listen import Task
+from service.scan.runner import scan
 
 SHARDS = (1, 2, 4, 8)
 EQUAL = (1, 3)  # shards that are to answer alike

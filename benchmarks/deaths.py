@@ -47,9 +47,9 @@ from index.library import Library
 from index.question import Question
 from index.search import THOROUGH, search
 from index.significance import REVIEW
-from service.journal import FILE as JOURNAL
-from service.query import match_of
-from service.scans import files_heard
+from service.jobs.scans import files_heard
+from service.query.answer import match_of
+from service.scan.journal import FILE as JOURNAL
 
 SHARDS = 4
 REPLICAS = (1, 2)

@@ -31,7 +31,7 @@ from index.chance import peaks
 from index.question import Question
 from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
-from service.decoy import mirrored
+from service.scan.decoy import mirrored
 
 E_VALUES = (1.0, 0.1, 0.01)
 BLOCK = 1.0  # s

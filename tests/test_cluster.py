@@ -29,8 +29,8 @@ from index.errors import ClusterError, LibraryError
 from index.library import Library
 from index.recording import Metadata
 from index.search import QUICK, THOROUGH
-from service.journal import FILE as JOURNAL
-from service.scans import files_heard
+from service.jobs.scans import files_heard
+from service.scan.journal import FILE as JOURNAL
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "earmark[cluster]"')
 

@@ -30,9 +30,9 @@ from index.library import Library
 from index.recording import Metadata
 from index.schema import Schema
 from index.verify import verify
-from service import scans
-from service.ingests import Ingests
-from service.settings import SettingsError, load_settings
+from service.jobs import scans
+from service.jobs.ingests import Ingests
+from service.runtime.settings import SettingsError, load_settings
 
 ENCODER = Encoder.load()
 FORM = {"rightsholder": "Red Label", "rights": "owned"}

@@ -23,9 +23,9 @@ from fingerprint.encoder import Encoder
 from index import audit
 from index.database import BESIDE
 from index.library import Library
-from service.access import Asker, Quotas
-from service.ingests import Ingests
-from service.settings import Settings
+from service.jobs.ingests import Ingests
+from service.runtime.settings import Settings
+from service.web.auth import Asker, Quotas
 
 FORM = {"rightsholder": "Red Label", "rights": "owned"}
 
