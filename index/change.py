@@ -35,9 +35,12 @@ FARTHEST = (0.15, 0.05, 0.4)  # what one step may change of each
 STEPS = 8
 NEAR = 0.3  # standard errors: a step that is shorter is the last
 LEAST_ALIKE = 0.2  # likeness below which steps would be too long
-# Half-widths of the 95 % intervals, in standard errors of least squares, and what is added in quadrature.
-TEMPO_WIDTH, PITCH_WIDTH = 2.4, 2.2
-TEMPO_FLOOR, PITCH_FLOOR = 2e-4, 0.03  # logarithm, semitones
+# Half-width of a 95 % interval in standard errors of least squares, more of few embeddings (n): WIDTH (1 + FEW / n);
+# in quadrature with it, what does not depend on the evidence. `python -m benchmarks.changes --split tune`.
+WIDTH, FEW = 2.0, 2.0
+TEMPO_FLOOR = 2e-4  # logarithm
+PITCH_FLOOR, PITCH_SHARE = 0.07, 0.01  # semitones, and share of the pitch
+PITCH_SCALE = 0.98  # semitones for one of the fit, which finds changes of pitch a little too large
 # Half-widths by which no change must be excluded before one is said.
 CHANGED = 1.7
 
@@ -98,7 +101,8 @@ def estimate(found: "Found", question: "Question", steps: int = STEPS) -> Estima
     steps : of the fit, at most; 0 leaves tempo and pitch as they are and tells how exact they are
     """
     fit = _Fit.of(found, question)
-    start = np.array([fit.middle, math.log(found.tempo), found.view.hypothesis.pitch])
+    pitch = found.view.hypothesis.pitch / PITCH_SCALE
+    start = np.array([fit.middle, math.log(found.tempo), pitch])
     fitted, errors = start, np.zeros(3)
     for _ in range(max(1, steps)):
         try:
@@ -110,11 +114,13 @@ def estimate(found: "Found", question: "Question", steps: int = STEPS) -> Estima
             fitted = fitted + step / max(1.0, farthest)
         if np.all(np.abs(step) <= NEAR * errors):
             break
+    pitch = PITCH_SCALE * float(fitted[2])
+    wide = WIDTH * (1 + FEW / len(fit.reference))
     return Estimate(
         math.exp(fitted[1]),
-        float(fitted[2]),
-        math.hypot(TEMPO_WIDTH * errors[1], TEMPO_FLOOR),
-        math.hypot(PITCH_WIDTH * errors[2], PITCH_FLOOR),
+        pitch,
+        math.hypot(wide * errors[1], TEMPO_FLOOR),
+        math.hypot(wide * errors[2], PITCH_FLOOR, PITCH_SHARE * pitch),
     )
 
 

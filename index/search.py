@@ -34,11 +34,11 @@ THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # many cells find as much as many in few, for less (docs/decisions/scan.md).
 QUICK = Effort(8, 20, 128, 50_000, 12)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
-# then explains that share of a block, and its steps say so much on average (the same moment weighs about 9,
-# under speech less than 1: docs/decisions/timeline.md).
+# then explains that share of a block, and its steps, their price included, say so much on average (the same
+# moment about 12, under speech less than 4: docs/decisions/timeline.md).
 FIRST = Effort(2, 40, 32, 20_000, 24)
 THROUGHOUT = 0.75
-CLEARLY = 5.0
+CLEARLY = 8.0
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined
 SAME_PLACE = 0.5  # s between clip and recording within which the same file is the same second
 BLOCK = 300  # query steps (30 s) that vote together
@@ -216,7 +216,8 @@ def alignments(
         end = min(first + BLOCK, len(view.embeddings))
         for look in looks:
             found += _of_block(question, view, first, end, look, least, found)
-            if any(_is_clear(item, first, end) and certain(item) for item in found):
+            clear = CLEARLY - question.prices.pair
+            if any(_is_clear(item, first, end, clear) and certain(item) for item in found):
                 break
     return found
 
@@ -245,12 +246,12 @@ def _of_block(
     return found
 
 
-def _is_clear(item: Found, first: int, end: int) -> bool:
+def _is_clear(item: Found, first: int, end: int, clear: float) -> bool:
     """Whether an alignment explains most of query steps first to end, and nothing else is heard in it."""
     start, last = item.query_steps()
     explained = min(last, end) - max(start, first)
     steps = item.alignment.last - item.alignment.first + 1
-    return explained >= THROUGHOUT * (end - first) and item.alignment.score >= CLEARLY * steps
+    return explained >= THROUGHOUT * (end - first) and item.alignment.score >= clear * steps
 
 
 def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) -> bool:

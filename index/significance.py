@@ -4,7 +4,8 @@ Weight of one pair of embeddings. How alike two moments of unrelated music are d
 is around either: held chords and plain drums have many neighbours, a voice over a band has few. So what
 counts is how far the similarity q·r exceeds the mean of the two neighbourhoods' crowding
 (`fingerprint.codec.Codec.crowding`; as speaker verification takes the scores against a cohort off either
-side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise it.
+side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise it. The
+price falls with the query's length (`index.prices`).
 
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
@@ -31,9 +32,6 @@ from index.errors import LibraryError
 from index.likeness import Likeness
 
 UNIT = 0.05  # cosine that is a weight of 1: identical moments in an ordinary place weigh about 10
-# What a pair's similarity must exceed the crowding by, in units. Chosen on the tune packages, as the
-# crowding was: at less, the tail falls off more slowly the longer the clip is.
-PRICE = 3.0
 LOWEST = -2.0  # what one pair can say against a match
 MATCH = 1e-6  # E-value up to which an answer is a `match`
 REVIEW = 1e-2  # E-value up to which an answer is given at all
@@ -199,6 +197,7 @@ def weights(
     low: int,
     width: int,
     every: int,
+    price: float,
 ) -> NDArray[np.float32]:
     """Weights of pairs by offset [shape=(reference steps, width)].
 
@@ -206,13 +205,13 @@ def weights(
     query [shape=(query steps, d)] has no such step.
     """
     out = np.empty((len(reference), width), np.float32)
-    _weights(query, query_crowding, reference, reference_crowding, low, every, out)
+    _weights(query, query_crowding, reference, reference_crowding, low, every, np.float32(price), out)
     return out
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _weights(query, query_crowding, reference, reference_crowding, low, every, out):
-    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - PRICE, LOWEST)."""
+def _weights(query, query_crowding, reference, reference_crowding, low, every, price, out):
+    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - price, LOWEST)."""
     for j in range(len(reference)):
         for b in range(out.shape[1]):
             i = every * j - (low + b)
@@ -223,4 +222,4 @@ def _weights(query, query_crowding, reference, reference_crowding, low, every, o
             for c in range(query.shape[1]):
                 s += query[i, c] * reference[j, c]
             above = s - np.float32(0.5) * (query_crowding[i] + reference_crowding[j])
-            out[j, b] = max(above / np.float32(UNIT) - np.float32(PRICE), np.float32(LOWEST))
+            out[j, b] = max(above / np.float32(UNIT) - price, np.float32(LOWEST))
