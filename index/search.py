@@ -73,17 +73,18 @@ class Match:
     reference_start: float
     reference_end: float
     tempo: float
-    tempo_low: float | None
-    tempo_high: float | None
     pitch_semitones: float
-    pitch_low: float | None
-    pitch_high: float | None
-    changed: bool
-    same_file: bool
-    repeats: tuple[tuple[float, float], ...]
     shared_start: float | None
     shared_end: float | None
     other_version: bool
+    tempo_low: float | None = None
+    tempo_high: float | None = None
+    pitch_low: float | None = None
+    pitch_high: float | None = None
+    changed: bool = False
+    same_file: bool = False
+    repeats: tuple[tuple[float, float], ...] = ()
+    likelihood_ratio: float | None = None
 
 
 def search(
