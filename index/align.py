@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.view import View
 from index.change import Change
-from index.question import Question
+from index.query_context import Question
 from index.significance import weights
 
 # Score lost for every query step by which the offset changes: true copies seldom bend, and where chance may, it
@@ -60,7 +60,7 @@ class Found:
 
     `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged,
     `stretches` the first and last steps of its parts, between which something else is heard, once these were
-    looked for (`index.extent`), `change` its tempo and pitch with their intervals, once fitted.
+    looked for (`index.boundaries`), `change` its tempo and pitch with their intervals, once fitted.
     """
 
     recording: int

@@ -27,7 +27,7 @@ from fingerprint.view import laid
 
 if TYPE_CHECKING:
     from index.align import Found
-    from index.question import Question
+    from index.query_context import Question
 
 LONGEST = 20.0  # s of a match, around its middle, that are looked at
 SIDES = (0.04, 0.03, 0.25)  # offset (s), logarithm of tempo, semitones: where derivatives are taken

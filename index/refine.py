@@ -12,7 +12,7 @@ from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import Hypothesis
 from index.align import Found, align_near
 from index.change import LONGEST, estimate
-from index.question import Question
+from index.query_context import Question
 
 LOOKS = 16  # hypotheses that an alignment is the best of, once refined: a fit's few steps, and their sides
 NEARLY = 0.8  # share of its score that an alignment may lose by being refined
