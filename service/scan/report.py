@@ -37,7 +37,13 @@ FILES = {
     "label": pa.string(),  # agrees, differs or unlabelled; of files in which something was found
     "error": pa.string(),
 }
-_TYPES: dict[Any, pa.DataType] = {float: pa.float64(), float | None: pa.float64(), bool: pa.bool_()}
+_TYPES: dict[Any, pa.DataType] = {
+    float: pa.float64(),
+    float | None: pa.float64(),
+    int | None: pa.int64(),
+    bool: pa.bool_(),
+    list[tuple[float, float]]: pa.list_(pa.list_(pa.float64())),
+}
 SEGMENTS = {
     "file": pa.string(),
     "member": pa.string(),
