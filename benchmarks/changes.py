@@ -14,7 +14,7 @@ Clips and answers are kept in FOLDER, so that a run that was stopped goes on fro
 import argparse
 import io
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from benchmarks import corpora
+from benchmarks.calibrate import library_of
 from benchmarks.codecs import Samples, cut
 from benchmarks.degrade import (
     BandPass,
@@ -38,9 +39,14 @@ from benchmarks.degrade import (
     degrade,
     rng_for,
 )
+from benchmarks.scoring import share
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
+from index.query_context import Question
+from index.search import Match, search
+from index.significance import REVIEW, Calibration
+from index.snapshot import Snapshot
 
 LENGTHS = (2.0, 3.0, 5.0, 8.0)  # s
 DAMAGES = ("noise", "mp3", "telephone", "room")
@@ -117,9 +123,7 @@ def clips(split: str, count: int, changed: bool, seed: int, folder: Path) -> Ite
                 made = fingerprint(file, encoder, QUERY_EVERY, name="clip.flac")
             except AudioError:
                 pass
-            one = Clip(
-                item.id, seconds, what, start, chain.tempo, chain.pitch_semitones, made
-            )
+            one = Clip(item.id, seconds, what, start, chain.tempo, chain.pitch_semitones, made)
             kept.write_bytes(pickle.dumps(one))
         yield pickle.loads(kept.read_bytes())
 
@@ -137,6 +141,80 @@ def audible(item: corpora.Item, seconds: float, rng: Generator) -> tuple[float, 
     return start, samples, rate
 
 
+@dataclass(frozen=True)
+class Told:
+    """What was said of a clip: the best match, if it names the clip's work."""
+
+    clip: Clip
+    match: Match
+
+
+def ask(asked: Iterable[Clip], split: str) -> Iterator[Told]:
+    """Look clips up among all works of the split; told of are those whose work is named as a match."""
+    encoder = Encoder.load()
+    names, codes = library_of(encoder, split)
+    snapshot = Snapshot.of(codes, encoder.codec)
+    calibration = Calibration.of(encoder.id)
+    for clip in asked:
+        if clip.made is None:
+            continue
+        matches = search(Question(clip.made, snapshot, encoder), calibration, REVIEW)
+        best = matches[0] if matches else None
+        if best and names[int(best.recording)] == clip.work and best.tier == "match":
+            yield Told(clip, best)
+
+
+def report(told: Sequence[Told]) -> Iterator[str]:
+    """Unchanged clips of which a change is said; how often intervals hold the truth, and their widths."""
+    yield "| clips | s | answered | a change is said | tempo held | pitch held | width of tempo | of pitch |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    for changed in (False, True):
+        for seconds in (*LENGTHS, None):
+            some = [
+                it
+                for it in told
+                if it.clip.changed == changed and seconds in (it.clip.seconds, None)
+            ]
+            if not some:
+                continue
+            n = len(some)
+            said = sum(it.match.changed for it in some)
+            tempo = sum(
+                _held(it.clip.tempo, it.match.tempo_low, it.match.tempo_high) for it in some
+            )
+            pitch = sum(
+                _held(it.clip.pitch, it.match.pitch_low, it.match.pitch_high) for it in some
+            )
+            wide = [
+                (
+                    it.match.tempo_high / it.match.tempo_low - 1,
+                    it.match.pitch_high - it.match.pitch_low,
+                )
+                for it in some
+                if None not in (it.match.tempo_high, it.match.tempo_low)
+                and it.match.pitch_high is not None
+                and it.match.pitch_low is not None
+                and it.match.tempo_low
+                and it.match.tempo_high
+            ]
+            widths = np.median(np.array(wide), axis=0)
+            of = "changed" if changed else "unchanged"
+            yield (
+                f"| {of} | {seconds or 'all'} | {n} | {_share(said, n)} | {_share(tempo, n)} | "
+                f"{_share(pitch, n)} | {widths[0]:.2%} | {widths[1]:.2f} semitones |"
+            )
+
+
+def _held(truth: float, low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and low <= truth <= high
+
+
+def _share(count: int, n: int) -> str:
+    interval = share(count, n)
+    assert interval is not None
+    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, required=True)
@@ -145,8 +223,14 @@ def main() -> None:
     parser.add_argument("--changed", type=int, default=480)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    list(clips(args.split, args.unchanged, False, args.seed, args.folder))
-    list(clips(args.split, args.changed, True, args.seed, args.folder))
+    if not corpora.items(args.split):
+        parser.error(f"no music: python -m benchmarks.corpora fetch --split {args.split}")
+    told = [
+        it
+        for count, changed in ((args.unchanged, False), (args.changed, True))
+        for it in ask(clips(args.split, count, changed, args.seed, args.folder), args.split)
+    ]
+    print("\n".join(report(told)))
 
 
 if __name__ == "__main__":

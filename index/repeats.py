@@ -13,7 +13,7 @@ from fingerprint.fingerprint import REFERENCE_EVERY
 from index.align import Found
 from index.query_context import Question
 
-ALIKE = 0.9  # share of the likeness above the crowding at the match's own place that another one must have
+ALIKE = 0.85  # share of the likeness above the crowding at the match's own place that another one must have
 APART = 1.0  # s between two places: nearer ones are one
 MOST = 50  # places named
 

@@ -52,7 +52,10 @@ class Match:
     their 95 % intervals are None of a query that keeps no levels. `changed` tells whether one of these excludes
     that nothing was changed. `same_file` tells that the query is the very file that was ingested, `repeats`
     where else in the recording the same audio is (start and end), as far as the query can tell.
-    `e_value` is the number of matches this strong expected by chance in one such query.
+    `e_value` is the number of matches this strong expected by chance in one such query, `tested_closer` how many
+    of `tested_clips` of unrelated music came this close in a test, `likelihood_ratio` how many times as likely
+    such a score is of a copy as of unrelated music, as far as that was validated; these are None of what was not
+    tested: a query under the ladder.
     `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it;
     `other_version` tells that it is less alike than a copy is. Both are for review, whatever their E-value.
     """
@@ -85,6 +88,8 @@ class Match:
     same_file: bool = False
     repeats: tuple[tuple[float, float], ...] = ()
     likelihood_ratio: float | None = None
+    tested_clips: int | None = None
+    tested_closer: int | None = None
 
 
 def search(
@@ -111,7 +116,7 @@ def search(
     certain = min(gate, max_e_value)
     heard = everything(question, rungs, chance, max_e_value, certain, effort, least)
     return [
-        _match(measured, first, last, judgement, question)
+        _match(measured, first, last, judgement, question, calibration)
         for found in heard
         for judgement in [_judged(found, heard, question, calibration, gate)]
         for measured in [told(found, question)]
@@ -334,6 +339,7 @@ def _match(
     last_step: float,
     judgement: Judgement,
     question: Question,
+    calibration: Calibration,
 ) -> Match:
     """The match that reference steps first to last of an alignment are, in seconds."""
     fingerprint, shared = question.fingerprint, judgement.shared
@@ -376,6 +382,11 @@ def _match(
     change = Change(1.0, 1.0, 1.0, 0.0, 0.0, 0.0) if same_file else found.change
     elsewhere = [] if same_file else repeats(found, first_step, last_step, question)
 
+    tested = calibration.tested if found.hypotheses == 1 else None
+    ratio = calibration.likelihood_ratio if found.hypotheses == 1 else None
+    if judgement.shared is not None or judgement.other_version:
+        ratio = None  # the question is no longer whether it is chance
+
     def seconds(step: int, reach: float) -> float:
         at = found.second(step) + reach
         return round(min(max(at, query_start), query_end), 3)
@@ -404,6 +415,9 @@ def _match(
         pitch_high=change and _up(change.pitch_high, 2),
         changed=change is not None and change.changed,
         same_file=same_file,
+        likelihood_ratio=ratio and ratio.at(found.e_value),
+        tested_clips=tested and tested.clips,
+        tested_closer=tested and tested.closer(found.e_value),
         repeats=tuple(
             (
                 round(max(0.0, reference_start + later), 3),

@@ -126,6 +126,56 @@ class Space(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Tested:
+    """What clips of music that is not in a library brought, which neither encoder nor fit has seen.
+
+    Attributes
+    ----------
+    clips : that were looked up
+    closest : E-values of the best answers to them, the smallest first; those that are larger are left out
+    """
+
+    clips: int
+    closest: tuple[float, ...]
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Tested":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        return cls(int(entry["clips"]), tuple(sorted(map(float, entry["closest"]))))
+
+    def closer(self, e_value: float) -> int | None:
+        """How many of the clips came this close or closer; None where more than were noted did."""
+        if not self.closest and self.clips:
+            return 0
+        if self.closest and e_value > self.closest[-1] and len(self.closest) < self.clips:
+            return None
+        return int(np.searchsorted(self.closest, e_value, side="right"))
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """How many times as likely an answer is of a copy as of unrelated music: 10^(offset - slope log10 E).
+
+    ceiling, floor : logarithms beyond which the validation supports no figure
+    """
+
+    offset: float
+    slope: float
+    floor: float
+    ceiling: float
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "LikelihoodRatio":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        return cls(*(float(entry[name]) for name in ("offset", "slope", "floor", "ceiling")))
+
+    def at(self, e_value: float) -> float:
+        """That of an answer of this E-value."""
+        log_ratio = self.offset - self.slope * math.log10(max(e_value, 1e-300))
+        return float(10 ** min(max(log_ratio, self.floor), self.ceiling))
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How one encoder's scores are distributed on unrelated music.
 
@@ -137,12 +187,16 @@ class Calibration:
         `index.library_calibration`); None if that was never fitted
     likeness : what tells a copy from another version, of which chance says nothing; None if that was never
         fitted: then all are copies
+    likelihood_ratio : of queries as they are; None if that was never validated
+    tested : what queries as they are brought in a test; None if there was none
     """
 
     unaltered: Tail
     altered: Tail | None
     stored: Tail | None = None
     likeness: Likeness | None = None
+    likelihood_ratio: LikelihoodRatio | None = None
+    tested: Tested | None = None
 
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
@@ -158,11 +212,14 @@ class Calibration:
     def from_entry(cls, entry: Mapping[str, Any]) -> "Calibration":
         """From what JSON makes of one. Raises KeyError if something is missing."""
         altered, stored, likeness = entry["altered"], entry["stored"], entry.get("likeness")
+        ratio, tested = entry.get("likelihood_ratio"), entry.get("tested")
         return cls(
             Tail.of(entry["unaltered"]),
             Tail.of(altered) if altered else None,
             Tail.of(stored) if stored else None,
             Likeness.of(likeness) if likeness else None,
+            LikelihoodRatio.of(ratio) if ratio else None,
+            Tested.of(tested) if tested else None,
         )
 
     def e_value(

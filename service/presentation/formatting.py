@@ -36,8 +36,10 @@ def chance(match: "Match") -> str:
     """
     if match.same_file:
         return "the same file, byte for byte"
-    if match.tested_clips is None or match.tested_closer is None:
+    if match.tested_clips is None:
         return "not tested"
+    if match.tested_closer is None:
+        return f"many of {match.tested_clips:,} unrelated clips came this close"
     count = f"{match.tested_closer:,}" if match.tested_closer else "none"
     return f"{count} of {match.tested_clips:,} unrelated clips came this close"
 
