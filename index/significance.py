@@ -4,8 +4,8 @@ Weight of one pair of embeddings. How alike two moments of unrelated music are d
 is around either: held chords and plain drums have many neighbours, a voice over a band has few. So what
 counts is how far the similarity q·r exceeds the mean of the two neighbourhoods' crowding
 (`fingerprint.codec.Codec.crowding`; as speaker verification takes the scores against a cohort off either
-side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise it. The
-price falls with the query's length (`index.prices`).
+side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise
+it. The price falls with the query's length (`index.prices`).
 
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
@@ -262,7 +262,9 @@ def weights(
     query [shape=(query steps, d)] has no such step.
     """
     out = np.empty((len(reference), width), np.float32)
-    _weights(query, query_crowding, reference, reference_crowding, low, every, np.float32(price), out)
+    _weights(
+        query, query_crowding, reference, reference_crowding, low, every, np.float32(price), out
+    )
     return out
 
 

@@ -1,6 +1,5 @@
 """How results are put to people: times, tempo and pitch, odds, names, reasons, aligned tables."""
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -54,7 +53,8 @@ def doubt(match: "Match") -> str:
 
 
 def in_words(match: "Match") -> dict[str, str]:
-    """A match in words: where in the clip, of what of the recording and where else, how changed, its chance…"""
+    """A match in words: where in the clip, of what of the recording and where else, how changed, its
+    chance…"""
     return {
         "where": span(match.query_start, match.query_end),
         "of": span(match.reference_start, match.reference_end),

@@ -96,8 +96,8 @@ class Match(BaseModel):
     )
     likelihood_ratio: float | None = Field(
         default=None,
-        description="How many times as likely such a score is of a copy as of unrelated music, never above what "
-        "its validation supports; null where none applies.",
+        description="How many times as likely such a score is of a copy as of unrelated music, never above "
+        "what its validation supports; null where none applies.",
     )
     tested_clips: int | None = Field(
         default=None,
@@ -111,7 +111,8 @@ class Match(BaseModel):
     )
     repeats: list[tuple[float, float]] = Field(
         default_factory=list,
-        description="Other places of the recording with the same audio, start and end: the clip may be of any.",
+        description="Other places of the recording with the same audio, start and end: the clip "
+        "may be of any.",
     )
     shared_start: float | None = Field(
         default=None,
