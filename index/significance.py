@@ -255,6 +255,7 @@ def weights(
     width: int,
     every: int,
     price: float,
+    lowest: float = LOWEST,
 ) -> NDArray[np.float32]:
     """Weights of pairs by offset [shape=(reference steps, width)].
 
@@ -263,14 +264,22 @@ def weights(
     """
     out = np.empty((len(reference), width), np.float32)
     _weights(
-        query, query_crowding, reference, reference_crowding, low, every, np.float32(price), out
+        query,
+        query_crowding,
+        reference,
+        reference_crowding,
+        low,
+        every,
+        np.float32(price),
+        np.float32(lowest),
+        out,
     )
     return out
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _weights(query, query_crowding, reference, reference_crowding, low, every, price, out):
-    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - price, LOWEST)."""
+def _weights(query, query_crowding, reference, reference_crowding, low, every, price, lowest, out):
+    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - price, lowest)."""
     for j in range(len(reference)):
         for b in range(out.shape[1]):
             i = every * j - (low + b)
@@ -281,4 +290,4 @@ def _weights(query, query_crowding, reference, reference_crowding, low, every, p
             for c in range(query.shape[1]):
                 s += query[i, c] * reference[j, c]
             above = s - np.float32(0.5) * (query_crowding[i] + reference_crowding[j])
-            out[j, b] = max(above / np.float32(UNIT) - price, np.float32(LOWEST))
+            out[j, b] = max(above / np.float32(UNIT) - price, lowest)
