@@ -57,7 +57,7 @@ def test_blocks_are_those_of_faiss(counts, seed):
         for place in range(count):
             flat = np.zeros(CODEC.code_size, np.uint8)
             block = data[start + place // 32 * 512 :][:512]
-            assert (packer.unpack_1(block, place % 32) == codes[at]).all()
+            assert (packer.unpack_1(block[None], place % 32) == codes[at]).all()
             at += 1
     assert blocks.BLOCK == packer.nvec == 32
 
