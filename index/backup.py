@@ -13,7 +13,8 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from index import audit, catalogue, keys, segment
+from index import audit_log as audit
+from index import catalogue, keys, segment
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, SqliteFile
 from index.errors import LibraryError
 from index.library import CATALOGUE, Library, bind

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index import audit, catalogue, segment
-from index.audit import Event
+from index import audit_log as audit
+from index import catalogue, segment
+from index.audit_log import Event
 from index.catalogue import Placements, SegmentRow
 from index.database import DatabaseErrors
 from index.errors import LibraryError, LibraryLocked
