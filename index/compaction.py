@@ -14,7 +14,7 @@ from index.catalogue import Placements, SegmentRow
 from index.database import DatabaseErrors
 from index.errors import LibraryLocked
 from index.library import Library
-from index.merging import LARGEST, LOCK, Merged, merge
+from index.merging import LARGEST, LOCK, PATIENCE, Merged, merge
 from index.writer import Writer
 
 
@@ -26,7 +26,7 @@ def compact(library: Library) -> Iterator[Merged]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(library.database.lock(LOCK))
+            stack.enter_context(library.database.lock(LOCK, PATIENCE))
         except TimeoutError:
             raise LibraryLocked(
                 f"{library.path}: another process merges segments; try again when it is done"

@@ -12,12 +12,14 @@ commit, and at most a file that the next merge, or the next writer, deletes. A r
 file keeps it.
 """
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,8 +40,9 @@ if TYPE_CHECKING:
 FEW = 4  # segments of one size that are merged, and the factor from one size to the next
 SMALLEST = 256  # embeddings (128 s): smaller segments are of one size
 # Embeddings (9,300 h, 1.7 GB) that are not merged further: FAISS scans long lists several times as fast as
-# short ones, and those of so many are long.
+# short ones, and those of so many are long. Nor are ones of half as many.
 LARGEST = 1 << 26
+MANY = 64  # segments that are merged at a time: each open one takes a megabyte
 LOCK = "merge"
 FOLDER = "merging"
 PATIENCE = 60.0  # s to wait for another writer, when all but the commit is done
@@ -55,36 +58,41 @@ class Merged(NamedTuple):
     dropped: int
 
 
-def merge_small(library: "Library", give_up: Callable[[], bool] | None = None) -> list[Merged]:
+def merge_small(
+    library: "Library",
+    writer: Writer | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> list[Merged]:
     """Merge small segments until there are few of each size; what was done.
 
-    Nothing is done where another process merges. `give_up` is asked before each merge.
+    Nothing is done where another process merges. `give_up` is asked now and then whether to stop.
+    writer : who holds the library's lock; None: it is taken for each commit alone
 
     Raises LibraryError if a segment is damaged or the disk is full: the library stays as it was.
     """
+
+    def found() -> list[SegmentRow]:
+        with library.reading() as connection:
+            return due(catalogue.segments(connection))
+
     done: list[Merged] = []
-    with library.reading() as connection:
-        rows = catalogue.segments(connection)
-    if not due(rows):
+    if not found():
         return done
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         try:
             stack.enter_context(library.database.lock(LOCK))
         except TimeoutError:
             return done
         except (OSError, *DatabaseErrors) as error:
             raise library.unwritable(error) from None
-        while not (give_up and give_up()):
-            with library.reading() as connection:
-                group = due(catalogue.segments(connection))
-            if not group:
-                break
-            done.append(merge(library, group))
+        while not give_up() and (group := found()):
+            done.append(merge(library, group, writer, give_up))
     return done
 
 
 def due(rows: Sequence[SegmentRow]) -> list[SegmentRow]:
     """Segments that are to become one; none if there are few of each size."""
+    rows = [row for row in rows if row.embeddings <= LARGEST // 2]
     sizes = [_size(row.embeddings) for row in rows]
     for size in sorted(set(sizes), reverse=True):
         if sizes.count(size) < FEW:
@@ -96,7 +104,7 @@ def due(rows: Sequence[SegmentRow]) -> list[SegmentRow]:
                 group.append(row)
                 total += row.embeddings
         if len(group) > 1:
-            return sorted(group)
+            return sorted(group[:MANY])
     return []
 
 
@@ -105,11 +113,13 @@ def _size(embeddings: int) -> int:
     return max(0, math.ceil(math.log(max(1, embeddings) / SMALLEST, FEW)))
 
 
-def merge(library: "Library", group: Sequence[SegmentRow], writer: Writer | None = None) -> Merged:
-    """Make some segments one; by one who holds the lock LOCK.
-
-    writer : who holds the library's lock; None: it is taken for the commit alone
-    """
+def merge(
+    library: "Library",
+    group: Sequence[SegmentRow],
+    writer: Writer | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Merged:
+    """Make some segments one; by one who holds the lock LOCK. The rest is that of `merge_small`."""
     folder = library.path / FOLDER
     codec = library.encoder.codec
     try:
@@ -123,12 +133,12 @@ def merge(library: "Library", group: Sequence[SegmentRow], writer: Writer | None
         lists = None
         if len(here.number):
             total = int(here.count.sum())
-            lists = segment.write_lists(path, _parts(sources, len(codec.coarse)), total, codec)
+            lists = segment.write_lists(path, _parts(library, sources, give_up), total, codec)
         return _commit(library, group, here, lists, path, writer)
     except OSError as error:
         raise library.unwritable(error) from None
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()
@@ -171,12 +181,17 @@ def require_unaltered(header: Path, row: SegmentRow) -> None:
         raise segment.damaged(header, "its checksum is wrong")
 
 
-def _parts(sources: Sequence[_Source], centroids: int) -> Iterator[Taken]:
+def _parts(
+    library: "Library", sources: Sequence[_Source], give_up: Callable[[], bool]
+) -> Iterator[Taken]:
     """The embeddings that are kept of all segments, some centroids at a time."""
+    centroids = len(library.encoder.codec.coarse)
     sizes = sum(source.segment.counts.reshape(centroids, -1).sum(axis=1) for source in sources)
     ends = np.cumsum(sizes)
     first = 0
     while first < centroids:
+        if give_up():
+            raise LibraryLocked(f"{library.path}: merging was stopped")
         done = ends[first - 1] if first else 0
         end = max(first + 1, int(np.searchsorted(ends, done + segment.AT_ONCE, side="right")))
         parts = [source.taken(first, end) for source in sources]
@@ -196,7 +211,7 @@ def _commit(
 ) -> Merged:
     """Name what was merged in place of the segments that it was merged from."""
     numbers = [row.number for row in group]
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         if writer is None:
             writer = stack.enter_context(Writer.locked(library, None, PATIENCE))
         with writer.transaction() as connection:
@@ -219,17 +234,45 @@ def _commit(
             details = {"segments": numbers, "into": number, "kept": kept, "dropped": dropped}
             audit.append(connection, [Event("compact", None, details)], catalogue.now(), None)
         for row in group:
-            with contextlib.suppress(OSError):  # the next writer tries again
+            with suppress(OSError):  # the next writer tries again
                 segment.delete(library.segment_path(row.number))
     return Merged(len(group), kept, dropped)
 
 
-def merge_after(library: "Library") -> None:
-    """Merge small segments after a commit, which is safe whatever comes of this."""
+def merge_after(
+    library: "Library",
+    writer: Writer | None = None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """`merge_small` after a commit, which is safe whatever comes of this: what goes wrong is logged."""
     try:
-        for merged in merge_small(library):
+        for merged in merge_small(library, writer, give_up):
             _log.info("%d segments merged into one of %d embeddings", merged.segments, merged.kept)
     except LibraryLocked as error:
         _log.info("segments are merged later: %s", error)
     except LibraryError as error:
         _log.warning("small segments cannot be merged: %s", error)
+
+
+class Merger:
+    """Merges a library's small segments in a thread, while the process does other things."""
+
+    def __init__(self, library: "Library") -> None:
+        self._library = library
+        self._stopping = False
+        self._waiting = Lock()  # held while a merge is to begin
+        self._pool = ThreadPoolExecutor(1, "merging")
+
+    def soon(self) -> None:
+        """After a commit: see whether there is something to merge."""
+        if self._waiting.acquire(blocking=False):
+            self._pool.submit(self._merge)
+
+    def close(self) -> None:
+        """Stop, also in the middle of a merge: the library stays as it was."""
+        self._stopping = True
+        self._pool.shutdown()
+
+    def _merge(self) -> None:
+        self._waiting.release()
+        merge_after(self._library, give_up=lambda: self._stopping)

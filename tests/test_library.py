@@ -216,10 +216,9 @@ def _killed_while_writing(path: Path, url: sql.URL, at: str) -> None:
     write = segment.write
     if at == "half a segment":
 
-        def half(target: Path, *_) -> str:
-            target.with_suffix(".partial").write_bytes(b"half")
+        def half(target: Path, *_) -> None:
+            target.with_suffix(".ivfdata").write_bytes(b"half")
             die()
-            return ""
 
         segment.write = half
     elif at == "segment without a name":
@@ -245,8 +244,8 @@ def test_a_kill_leaves_the_last_commit(library, at):
     assert (finds(again, 1), finds(again, 2)) == (["one"], [])
     add(again, 3, id="three")
     assert finds(again, 3) == ["three"]
-    assert {file.suffix for file in (library.path / "segments").iterdir()} == {".safetensors"}
-    assert len(list((library.path / "segments").iterdir())) == 2
+    kinds = sorted(file.suffix for file in (library.path / "segments").iterdir())
+    assert kinds == [".faiss", ".faiss", ".ivfdata", ".ivfdata"]
 
 
 def test_a_full_disk_loses_nothing(library, monkeypatch):
@@ -289,17 +288,20 @@ def test_what_is_no_usable_library_is_refused(tmp_path, library):
     change("UPDATE catalogue_version SET version_num = '99'")
     with pytest.raises(LibraryError, match="format 99"):
         Library.open(library.path, ENCODER, url=library.database.url)
+    change("UPDATE catalogue_version SET version_num = '5'")
+    with pytest.raises(LibraryError, match="format 5, this Earmark reads format 6"):
+        Library.open(library.path, ENCODER, url=library.database.url)
     change(f"UPDATE catalogue_version SET version_num = '{SCHEMA.format}'")
-    (segment,) = (library.path / "segments").iterdir()
-    whole = segment.read_bytes()
-    for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
-        segment.write_bytes(damage)
+    for segment in (library.path / "segments").iterdir():
+        whole = segment.read_bytes()
+        for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
+            segment.write_bytes(damage)
+            with pytest.raises(LibraryError, match="damaged"):
+                Library.open(library.path, ENCODER, url=library.database.url)
+        segment.unlink()
         with pytest.raises(LibraryError, match="damaged"):
             Library.open(library.path, ENCODER, url=library.database.url)
-    segment.unlink()
-    with pytest.raises(LibraryError, match="damaged"):
-        Library.open(library.path, ENCODER, url=library.database.url)
-    segment.write_bytes(whole)
+        segment.write_bytes(whole)
     assert finds(Library.open(library.path, ENCODER, url=library.database.url), 1)
 
 
@@ -344,7 +346,7 @@ def test_a_lost_catalogue_is_told_and_not_made_anew_over_its_segments(tmp_path):
                 LibraryError, match="no catalogue of them; restore it from a backup"
             ):
                 Library.open(library.path, ENCODER, create=create)
-        assert len(list((library.path / "segments").iterdir())) == 1
+        assert len(list((library.path / "segments").iterdir())) == 2
 
 
 def _make_and_add(path: Path, url: sql.URL, seed: int, together) -> None:

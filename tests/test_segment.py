@@ -55,7 +55,6 @@ def test_blocks_are_those_of_faiss(counts, seed):
     at = 0
     for count, _, start in table.astype(int):
         for place in range(count):
-            flat = np.zeros(CODEC.code_size, np.uint8)
             block = data[start + place // 32 * 512 :][:512]
             assert (packer.unpack_1(block[None], place % 32) == codes[at]).all()
             at += 1
