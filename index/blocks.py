@@ -9,7 +9,8 @@ A list is given by where its codes begin in the file (`starts`, in bytes), how m
 """
 
 import numpy as np
-from numba import njit
+
+from fingerprint.kernels import njit
 
 BLOCK = 32  # embeddings
 
