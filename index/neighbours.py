@@ -207,9 +207,10 @@ class _Query:
             else:
                 to_cells, halves = self._to_cells, codec.half_cells
             probes = max(1, math.ceil(self._share * halves.size))
-            numbers = np.empty((len(self._to_lists), probes), np.int64)
-            blocks.closest(self._to_lists, to_cells, halves, numbers)
-            numbers.sort(axis=1)
+            numbers = np.tile(np.arange(probes), (len(self._to_lists), 1))
+            if probes < halves.size:
+                blocks.closest(self._to_lists, to_cells, halves, numbers)
+                numbers.sort(axis=1)
             centroids = np.take_along_axis(self._to_lists, numbers // cells, 1)
             self._probed[cells] = numbers, centroids
         return self._probed[cells]
