@@ -124,6 +124,11 @@ def format_of(connection: Connection) -> int | None:
     return int(before) if before.isdecimal() else None
 
 
+def migrate(connection: Connection) -> None:
+    """Make a library of an earlier format one of this."""
+    SCHEMA.upgrade(connection)
+
+
 def properties(connection: Connection) -> dict[str, str]:
     """Of the library: `id`, `encoder`, `revision`, the number of commits so far, and `calibration`.
 

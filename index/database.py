@@ -235,7 +235,9 @@ class Postgresql:
             isinstance(error, sql.exc.DBAPIError) and error.connection_invalidated
         )
         if isinstance(error, sql.exc.TimeoutError):
-            then += f"; more is asked at once than {MOST_CONNECTIONS} connections can answer: try again"
+            then += (
+                f"; more is asked at once than {MOST_CONNECTIONS} connections can answer: try again"
+            )
         elif passing:
             then += "; it can be tried again when the database answers"
         kind = DatabaseAway if passing else LibraryError

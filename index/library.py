@@ -70,6 +70,7 @@ MEMORY_OF_A_PROCESS = 265_000_000
 DISK_PER_RECORDING = 2_000
 CATALOGUE = "catalogue.sqlite"
 BOUND = "database"
+OLDEST = 6  # format that is brought up to date; segments of those before had another shape
 PATIENCE = 30.0  # s to wait for who makes a library or brings it up to date
 # Owners' views of a library and parts that answer, kept in memory: some 100 bytes for each recording.
 PARTS_KEPT = 16
@@ -554,13 +555,15 @@ def _require_usable(path: Path, encoder: Encoder, catalogued: Database) -> None:
         raise _unusable(path, error) from None
     except (ValueError, sql.exc.InvalidRequestError, *DatabaseErrors) as error:
         raise _unreadable(path, catalogued, error) from None
-    if found != catalogue.SCHEMA.format:
+    if found is None or not OLDEST <= found <= catalogue.SCHEMA.format:
         raise LibraryError(
             f"{path}: this library has format {found}, this Earmark reads "
             f"format {catalogue.SCHEMA.format}; use the Earmark that made it or ingest anew"
         )
     if isinstance(catalogued, Postgresql):
         _require_bound(path, properties.get("id"), catalogued)
+    if found < catalogue.SCHEMA.format:
+        _migrate(path, catalogued)
     try:
         with catalogued.engine.connect() as connection:
             catalogue.require_whole(connection)
@@ -602,6 +605,19 @@ def _unreadable(path: Path, catalogued: Database, error: Exception) -> LibraryEr
         error,
         catalogued.unreadable,
     )
+
+
+def _migrate(path: Path, catalogued: Database) -> None:
+    """Bring a library up to date, once. Raises LibraryError where it cannot be written."""
+    try:
+        with catalogued.lock("write", PATIENCE) as connection, connection.begin():
+            if catalogue.format_of(connection) != catalogue.SCHEMA.format:
+                catalogue.migrate(connection)
+    except (OSError, *DatabaseErrors) as error:
+        reason = "another process is writing it" if isinstance(error, TimeoutError) else error
+        raise LibraryError(
+            f"{path}: this library is of an earlier format and cannot be brought up to date ({reason})"
+        ) from None
 
 
 def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:

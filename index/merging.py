@@ -129,7 +129,8 @@ def merge(
         path = folder / segment.lists_of(Path(segment.header_name(0))).name
         with library.reading() as connection:
             here = catalogue.placements(connection, segments=[row.number for row in group])
-        sources = [_Source.of(library, row, here) for row in group]
+        kept = set(here.segment.tolist())  # one of which nothing is kept may be missing
+        sources = [_Source.of(library, row, here) for row in group if row.number in kept]
         lists = None
         if len(here.number):
             total = int(here.count.sum())
@@ -167,8 +168,6 @@ class _Source:
     def taken(self, first: int, end: int) -> Taken:
         """What is kept of the embeddings of centroids first to end, under their new ids."""
         ids, codes = self.segment.taken(first, end)
-        if not len(self.first):
-            return ids[:0], codes[:0]
         run = np.maximum(np.searchsorted(self.first, ids, side="right") - 1, 0)
         kept = np.flatnonzero((ids >= self.first[run]) & (ids < self.end[run]))
         ids = (ids - self.first[run] + self.new[run])[kept]

@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -555,3 +556,36 @@ def test_a_library_does_what_a_dictionary_would(kind, request):
     examples = 15 if kind == "sqlite" else 5  # the statements are the same
     some = settings(max_examples=examples, stateful_step_count=15, deadline=None)
     run_state_machine_as_test(partial(Model, new), settings=some)
+
+
+def test_as_many_may_search_at_once_as_like(tmp_path):
+    """Each holds a connection to the catalogue for as long as it searches."""
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    add(library, 1, id="one")
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(library._current())
+        assert finds(library, 1) == ["one"]
+
+
+def test_info_says_what_the_files_hold(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    for seed in range(6):
+        add(library, seed)
+    said = library.info()
+    segments = sum(file.stat().st_size for file in (library.path / "segments").iterdir())
+    assert said["bytes_per_second"] * said["seconds"] == pytest.approx(segments, rel=0.05)
+    held = sum(file.stat().st_size for file in library.path.rglob("*") if file.is_file())
+    assert said["bytes_on_disk"] == pytest.approx(held, rel=0.05)
+
+
+def test_info_is_told_while_files_are_deleted(tmp_path, monkeypatch):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    add(library, 1)
+    glob = Path.rglob
+
+    def meanwhile(path: Path, pattern: str) -> list[Path]:
+        return [*glob(path, pattern), path / "segments" / "deleted.faiss"]
+
+    monkeypatch.setattr(Path, "rglob", meanwhile)
+    assert library.info()["recordings"] == 1
