@@ -249,3 +249,17 @@ def test_parts_are_merged_best_first_and_of_equal_ones_by_number():
     similarity, numbers = merged([one, other], 4)
     assert numbers.tolist() == [[2, 7, 9, 1]]
     assert similarity[0].tolist() == pytest.approx([0.9, 0.9, 0.7, 0.5])
+
+
+def test_answers_are_the_same_without_the_instructions_that_make_them_fast():
+    """On a processor without AVX2, FAISS is slower and finds the same."""
+    parts = {0: arrange(codes(3000), CODEC)}
+    q = track(ENCODER, 3, 3)
+    level = faiss.SIMDConfig.get_level()
+    before = found_in(q, 20, 0.5, parts)
+    try:
+        faiss.SIMDConfig.set_level(faiss.SIMDLevel_NONE)
+        again = found_in(q, 20, 0.5, parts)
+    finally:
+        faiss.SIMDConfig.set_level(level)
+    assert (before[0] == again[0]).all() and (before[1] == again[1]).all()
