@@ -8,7 +8,7 @@ commands that need them and never at the top of this file.
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -225,7 +225,16 @@ def _ways(
             yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
     else:
         with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: nullcontext(writer)
+            yield made_here(encoder, limits), lambda: _held(library, writer)
+
+
+@contextmanager
+def _held(library: "Library", writer: "Writer") -> "Iterator[Writer]":
+    """The one writer of an ingest; small segments are merged after each batch."""
+    from index.merging import merge_after
+
+    yield writer
+    merge_after(library, writer)
 
 
 def _metadata(path: Path) -> "MetadataTable":

@@ -35,7 +35,7 @@ from service.scan.matched_segment import Segment
 # embeddings, so more of them vote.
 PROBED = 3.0  # s
 PROBED_EVERY = 27.0  # s
-PROBING = Effort(2, 20, 64, 50_000, 8)
+PROBING = Effort(2, 20, 64, 100_000, 8)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
