@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from index import audit, catalogue, keys
+from index import audit, catalogue, keys, signing
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, SqliteFile
 from index.errors import LibraryError
 from index.library import CATALOGUE, Library, bind
@@ -62,6 +62,8 @@ def _made(library: Library, folder: Path, url: sql.URL) -> int:
         if copy.has("properties"):
             raise TargetInUse(f"{copy.name}: holds a library already; name an empty database")
         revision = _copy(library, folder, copy)
+        if (library.path / signing.FILE).is_file():
+            shutil.copy2(library.path / signing.FILE, folder / signing.FILE)
         for file in folder.rglob("*"):
             synchronise(file)
         synchronise(folder)

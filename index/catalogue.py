@@ -23,7 +23,7 @@ from index.recording import Metadata, Recording
 from index.schema import Schema
 
 # Of the catalogue with the audit log and the keys: another format is another Earmark's.
-SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 5)
+SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 6)
 
 
 @dataclass(frozen=True)
