@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from index import audit
-from index.audit import Entry
+from index import audit_log as audit
+from index.audit_log import Entry
 from index.errors import LibraryError
 from index.library import Library
 from index.segment import synchronise

@@ -26,7 +26,8 @@ from melodies import RATE, melody, write
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, fingerprint
-from index import audit, catalogue, signing
+from index import audit_log as audit
+from index import catalogue, signing
 from index.backup import backup
 from index.library import Library
 from index.recording import Metadata

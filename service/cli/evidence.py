@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.command import (
+from service.cli.group import (
     EXIT_STATUSES,
     complain,
     current_settings,

@@ -57,7 +57,7 @@ class Manifest(BaseModel):
     """What is signed."""
 
     what: Literal["Earmark evidence"] = "Earmark evidence"
-    format: Literal[2] = FORMAT
+    format: Literal[2] = 2
     signed_at: str
     public_key: str = Field(pattern="^[0-9a-f]{64}$")
     time_stamp: str | None = Field(description="Address of the server that stamped the signature.")

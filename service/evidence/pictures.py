@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE, FRAME_RATE, LOWEST
-from index.evidence import Statement, Weighed, weigh
 from index.library import Library
+from index.rescoring import Statement, Weighed, weigh
 from service.evidence.statement import Evidence, code_step, excerpts
 from service.presentation.formatting import clock
 from service.query.answer import Match

@@ -2,7 +2,7 @@
 
 It holds the fingerprint of the clip around the match (a coarse picture of its sound), all of the recording's
 stored codes (from which nothing can be heard), the calibration, and the entries of the library's audit log
-that say what the recording is, each with the proof that it is in the log (`index.audit.Proof`). The ingest's
+that say what the recording is, each with the proof that it is in the log (`index.audit_log.Proof`). The ingest's
 entry has the SHA-256 of the file that was ingested and of the codes, so neither can be exchanged.
 """
 
@@ -20,15 +20,16 @@ from pydantic import BaseModel, Field
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index import audit, signing
-from index.audit import Proof
-from index.evidence import MARGIN, Statement, Weighed, excerpt, weigh
+from index import audit_log as audit
+from index import signing
+from index.audit_log import Proof
 from index.library import Library
+from index.rescoring import MARGIN, Statement, Weighed, excerpt, weigh
 from index.segment import Codes
 from index.significance import Calibration
 from service.evidence.errors import EvidenceError
 from service.query.answer import Match
-from service.query.fields import RecordingEntry
+from service.query.recording_fields import RecordingEntry
 
 FORMAT = 2
 # By how much the clocks of a library's machines may differ.

@@ -22,8 +22,9 @@ from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import Fingerprint
-from index import audit, signing
-from index.audit import Entry
+from index import audit_log as audit
+from index import signing
+from index.audit_log import Entry
 from index.library import Library
 from index.significance import Calibration
 from service.evidence import bundle, timestamp

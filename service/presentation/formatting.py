@@ -81,11 +81,15 @@ def changed(match: "Match") -> str:
     """
     if getattr(match, "same_file", False):
         return "none: the same file"
-    limits = [getattr(match, name, None) for name in INTERVALS]
-    if any(it is None for it in limits):
+    limits = [it for name in INTERVALS if (it := getattr(match, name, None)) is not None]
+    if len(limits) < len(INTERVALS):
         about = change(match.tempo, match.pitch_semitones)
         return about if about == "none" else f"about {about} (no interval was measured)"
-    return change(match.tempo, match.pitch_semitones, *limits) if match.changed else "none"
+    return (
+        change(match.tempo, match.pitch_semitones, *limits)
+        if getattr(match, "changed", False)
+        else "none"
+    )
 
 
 # Fields of a match that are ends of 95 % intervals, of tempo and of pitch.

@@ -5,7 +5,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from index.audit import BEGINNING, chained, digest, skipped
+from index.audit_log import BEGINNING, chained, digest, skipped
 
 revision = "6"
 down_revision = "5"

@@ -178,14 +178,13 @@ def prove(connection: Connection, number: int, newest: int) -> Proof:
         for row in connection.execute(sql.select(_entries).where(_entries.c.number.in_(way)))
     }
     first = rows[number]
-    links = {number: (number - 1, skipped(number))}
-    for at, following in pairwise(way):
-        straight = at == following - 1
-        links[following] = (skipped(following) if straight else following - 1,)
-    hashes = _hashes(connection, {it for each in links.values() for it in each})
-    before, back = (hashes[it] for it in links[number])
-    steps = [Step(it, digest(_said(rows[it])), hashes[links[it][0]]) for it in way[1:]]
-    return Proof(_said(first), before, back, tuple(steps))
+    others = {
+        after: skipped(after) if before == after - 1 else after - 1
+        for before, after in pairwise(way)
+    }
+    hashes = _hashes(connection, {number - 1, skipped(number), *others.values()})
+    steps = [Step(it, digest(_said(rows[it])), hashes[other]) for it, other in others.items()]
+    return Proof(_said(first), hashes[number - 1], hashes[skipped(number)], tuple(steps))
 
 
 def find(
