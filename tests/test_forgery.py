@@ -429,7 +429,7 @@ def test_a_clock_before_the_ingest_makes_no_evidence(
         (lambda data: b"", "no evidence"),
         (lambda data: b"[1]", "no evidence"),
         (lambda data: b'{"format": 1, "library_embeddings": 9}', "evidence of format 1"),
-        (lambda data: data.replace(b"evidence.json", b"evidence.jsom"), "no evidence.json"),
+        (lambda data: data.replace(b"likeness.png", b"page.html\0\0\0"), "damaged"),
     ],
 )
 def test_what_is_no_whole_bundle_says_what_it_is(
@@ -460,6 +460,22 @@ def test_hostile_evidence_is_one_line(
     with pytest.raises(EvidenceError, match=says) as error:
         verify(path, Means(encoder))
     assert "\n" not in str(error.value)
+
+
+def test_a_bundle_without_a_statement_is_no_evidence(
+    files: Files, encoder: Encoder, tmp_path: Path
+) -> None:
+    del files[STATEMENT]
+    with pytest.raises(EvidenceError, match=r"it has no evidence\.json"):
+        verify(packed(tmp_path / "x.zip", files), Means(encoder))
+
+
+def test_two_files_of_one_name_are_refused(files: Files, encoder: Encoder, tmp_path: Path) -> None:
+    path = packed(tmp_path / "x.zip", files)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr(STATEMENT, files[STATEMENT])
+    with pytest.raises(EvidenceError, match="two files of one name"):
+        verify(path, Means(encoder))
 
 
 def test_a_clip_that_is_gone_is_said_to_be(

@@ -29,6 +29,7 @@ from service.cli.group import (
 )
 
 if TYPE_CHECKING:
+    from index.library import Library
     from service.datasets.member import Member
     from service.scan.journal import Journal
     from service.scan.worker import Heard
@@ -194,7 +195,7 @@ def scan(
                 seal=seal,
                 cluster=settings.ray is not None,
             )
-            summary = _report(journal, report) if complete else None
+            summary = _report(journal, report, library) if complete else None
     finally:
         journal.close()
     if summary is None:
@@ -224,14 +225,14 @@ def _alone(report: Path) -> Iterator[None]:
         lock.release()
 
 
-def _report(journal: "Journal", folder: Path) -> dict[str, Any]:
+def _report(journal: "Journal", folder: Path, library: "Library") -> dict[str, Any]:
     """Write the report of a journal; returns the summary. Raises JournalUnwritable."""
     from fingerprint.errors import reason_of
     from service.scan.journal import GO_ON, JournalUnwritable
     from service.scan.report import write_report
 
     try:
-        return write_report(journal, folder)
+        return write_report(journal, folder, library)
     except OSError as error:
         what = f"{folder}: the report cannot be written ({reason_of(error)})"
         raise JournalUnwritable(f"{what}; {GO_ON}") from error
@@ -242,8 +243,8 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
         print_json(summary)
         return
     click.echo(
-        f"{summary['matched_files']} of {summary['files']} files hold a known work, "
-        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
+        f"{summary['matched_files']} of {summary['files']} files match a known work, "
+        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be searched"
     )
     click.echo(report / "report.html")
 

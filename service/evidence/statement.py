@@ -2,8 +2,8 @@
 
 It holds the fingerprint of the clip around the match (a coarse picture of its sound), all of the recording's
 stored codes (from which nothing can be heard), the calibration, and the entries of the library's audit log
-that say what the recording is, each with the proof that it is in the log (`index.audit_log.Proof`). The ingest's
-entry has the SHA-256 of the file that was ingested and of the codes, so neither can be exchanged.
+that say what the recording is, each with the proof that it is in the log (`index.audit_log.Proof`). The
+ingest's entry has the SHA-256 of the file that was ingested and of the codes, so neither can be exchanged.
 """
 
 import base64
