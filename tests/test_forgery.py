@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import Files, edited, evidence_for, packed, signed_anew
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from melodies import RATE, melody, write
 
@@ -31,15 +31,13 @@ from index import catalogue, signing
 from index.backup import backup
 from index.library import Library
 from index.recording import Metadata
-from index.signing import Signer, SigningKeyError
+from index.signing import SigningKeyError
 from service.evidence import bundle, statement
 from service.evidence.bundle import MANIFEST, SIGNATURE, STAMP, STATEMENT
 from service.evidence.errors import EvidenceError
 from service.evidence.verify import Check, Means, conclusion, verify
 from service.query.answer import answer, fingerprint_clip
 from service.runtime.settings import load_settings
-
-Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +49,6 @@ def encoder() -> Encoder:
 def opened(library: Path, encoder: Encoder) -> Iterator[Library]:
     with closing(Library.open(library, encoder)) as opened:
         yield opened
-
-
-def evidence_for(clip: Path, library: Library, folder: Path, **flags: Any) -> Path:
-    """The bundle for a clip's one match."""
-    told: list[str] = []
-    writer = bundle.Writer(library, folder, load_settings(**flags), told.append)
-    made = fingerprint_clip(clip, clip.name, library.encoder, Limits())
-    found = answer(clip.name, made, library, max_e_value=0.01, hypotheses=0)
-    (path,) = writer.write(clip.name, made, found.matches)
-    assert path is not None and told == []
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +65,6 @@ def true_one(ingested: Path, music: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def files(true_one: Path) -> Files:
     return bundle.read(true_one / "true.zip")
-
-
-def packed(path: Path, files: Files) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-THEIRS = Signer(Ed25519PrivateKey.generate())
-
-
-def signed_anew(files: Files, key: Signer = THEIRS) -> Files:
-    """As a forger does it who has a key, though not the library's."""
-    rest = {name: data for name, data in files.items() if name not in bundle._SEALS}
-    return rest | bundle._sealed(rest, key, None)
-
-
-def edited(files: Files, **values: Any) -> Files:
-    """With other values in the statement; a function makes them of the old ones."""
-    said = json.loads(files[STATEMENT])
-    for name, value in values.items():
-        at, _, last = f"evidence__{name}".rpartition("__")
-        place = said
-        for part in at.split("__")[1:]:
-            place = place[part]
-        place[last] = value(place[last]) if callable(value) else value
-    return files | {STATEMENT: json.dumps(said).encode()}
 
 
 def checked(path: Path, means: Means) -> dict[str, Check]:

@@ -1,6 +1,7 @@
 """Figures put into words that a newcomer understands."""
 
-import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,50 +9,101 @@ from hypothesis import strategies as st
 
 from service.presentation.formatting import (
     as_text,
-    chance,
     change,
+    changed,
     clock,
     percent,
     printable,
+    seen,
     table,
+    weight,
 )
 
 
 @pytest.mark.parametrize(
     ("e_value", "words"),
     [
-        (0.0, "less than 1 in 1000 trillion"),
-        (1e-300, "less than 1 in 1000 trillion"),
-        (2e-14, "1 in 50 trillion"),
-        (3.2e-7, "1 in 3.1 million"),
-        (1e-6, "1 in 1 million"),
-        (0.01, "1 in 100"),
-        (math.log(2), "1 in 2"),  # the chance of one or more is a half
-        (100.0, "1 in 1"),
+        (0.0, "at most 1 in 500"),  # no smaller chance was tested
+        (1e-6, "at most 1 in 500"),
+        (2e-6, "at most 1 in 90"),
+        (1e-3, "at most 1 in 90"),
+        (0.01, "at most 1 in 30"),
+        (0.1, "at most 1 in 5"),
+        (3.0, "more than 1 in 5"),
     ],
 )
-def test_an_e_value_is_told_as_odds(e_value: float, words: str) -> None:
-    assert chance(e_value) == words
+def test_no_smaller_chance_is_told_than_was_seen(e_value: float, words: str) -> None:
+    assert seen(e_value) == words
 
 
-@given(st.floats(1e-300, 1e3))
-def test_odds_are_never_in_exponents(e_value: float) -> None:
-    assert "e+" not in chance(e_value)
-    assert "e-" not in chance(e_value)
+@given(st.floats(0, 1e3), st.floats(0, 1e3))
+def test_the_weaker_is_never_told_as_the_rarer(one: float, other: float) -> None:
+    clips = [int(seen(it).rsplit(" ", 1)[1]) for it in sorted((one, other))]
+    assert clips == sorted(clips, reverse=True)
 
 
 @pytest.mark.parametrize(
-    ("tempo", "pitch", "words"),
+    ("ratio", "words"),
     [
-        (1.0, 0.0, "none"),
-        (1.004, -0.05, "none"),
-        (1.06, 1.01, "6 % faster, 1.0 semitones up"),
-        (0.9, 0.0, "10 % slower"),
-        (1.0, -2.0, "2.0 semitones down"),
+        (None, ""),
+        (0.2, "less probable than if it is not"),
+        (3.0, "hardly more probable than if it is not"),
+        (10.0, "at least 10 times"),
+        (99_999.0, "at least 10,000 times"),
+        (1e5, "at least 100,000 times"),
     ],
 )
-def test_what_was_changed(tempo: float, pitch: float, words: str) -> None:
-    assert change(tempo, pitch) == words
+def test_a_likelihood_ratio_is_rounded_down(ratio: float | None, words: str) -> None:
+    assert weight(ratio) == words
+
+
+MEASURED = {"tempo_low": 1.055, "tempo_high": 1.066, "pitch_low": -0.1, "pitch_high": 0.1}
+UNCHANGED = (0.999, 1.001), (-0.05, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("tempo", "pitch", "tempo_ends", "pitch_ends", "words"),
+    [
+        (1.0, 0.0, *UNCHANGED, "none"),
+        (1.0004, -0.02, *UNCHANGED, "none"),
+        (
+            1.06,
+            1.01,
+            (1.055, 1.066),
+            (0.9, 1.1),
+            "6 % faster (5.5 to 6.6), 1.0 semitones up (0.9 to 1.1)",
+        ),
+        (0.9, 0.0, (0.893, 0.907), (-0.1, 0.1), "10 % slower (9.3 to 10.7)"),
+        (1.0, -2.0, (0.99, 1.01), (-2.2, -1.8), "2.0 semitones down (1.8 to 2.2)"),
+        (1.03, 0.2, (0.98, 1.08), (0.0, 0.4), "none"),
+    ],
+)
+def test_a_change_is_told_where_its_interval_excludes_none(
+    tempo: float,
+    pitch: float,
+    tempo_ends: tuple[float, float],
+    pitch_ends: tuple[float, float],
+    words: str,
+) -> None:
+    assert change(tempo, pitch, *tempo_ends, *pitch_ends) == words
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "not measured"),
+        ({"tempo": 1.002, "pitch_semitones": -0.2}, "not measured"),
+        ({"tempo": 1.06}, "about 6 % faster"),
+        ({"tempo": 1.06, **MEASURED, "changed": False}, "none"),
+        ({"tempo": 1.06, **MEASURED, "changed": True}, "6 % faster (5.5 to 6.6)"),
+        ({"tempo": 1.06, **MEASURED, "changed": True, "same_file": True}, "none: the same file"),
+    ],
+)
+def test_a_change_of_a_match_is_told_as_far_as_it_was_measured(
+    fields: dict[str, Any], words: str
+) -> None:
+    match = SimpleNamespace(**{"tempo": 1.0, "pitch_semitones": 0.0} | fields)
+    assert changed(match) == words
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,11 @@ def changed(match: "Match") -> str:
         return "none: the same file"
     limits = [it for name in INTERVALS if (it := getattr(match, name, None)) is not None]
     if len(limits) < len(INTERVALS):
-        about = change(match.tempo, match.pitch_semitones)
-        return about if about == "none" else f"about {about} (no interval was measured)"
+        # without an interval a small difference may be none
+        tempo = match.tempo if abs(match.tempo - 1) >= _SURELY_TEMPO else 1.0
+        pitch = match.pitch_semitones if abs(match.pitch_semitones) >= _SURELY_PITCH else 0.0
+        about = change(tempo, pitch)
+        return "not measured" if about == "none" else f"about {about}"
     return (
         change(match.tempo, match.pitch_semitones, *limits)
         if getattr(match, "changed", False)
@@ -92,6 +95,8 @@ def changed(match: "Match") -> str:
     )
 
 
+# Differences (share of the tempo, semitones) that are said of a clip for which no interval can be measured.
+_SURELY_TEMPO, _SURELY_PITCH = 0.03, 0.4
 # Fields of a match that are ends of 95 % intervals, of tempo and of pitch.
 INTERVALS = ("tempo_low", "tempo_high", "pitch_low", "pitch_high")
 

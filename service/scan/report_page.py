@@ -57,19 +57,19 @@ def batch(summary: Mapping[str, Any]) -> str:
     matched = summary["matched_sounds"]
     if not matched:
         return "There are no matches, so none can be wrong. This says nothing of matches that were missed."
-    there = "there is 1 match" if matched == 1 else f"there are {matched:,} matches"
-    of_these = f"Copies of one content counted once, {there}"
+    have = "sound has a match" if matched == 1 else "different sounds have a match"
+    of_these = f"Copies of one content counted once, {matched:,} {have}"
     if "wrong_at_most" in summary:
         most = summary["wrong_at_most"]
         if most is None or most >= max(1, _MEANINGLESS * matched):
             return _too_few(of_these, summary)
         return (
-            f"{of_these}. With 95 % confidence, at most {most:,} of these {matched:,} are wrong."
+            f"{of_these}. With 95 % confidence, at most {most:,} of these {matched:,} are matched wrongly."
         )
     _, high = summary["false_discovery_rate_interval"]
     if high >= _MEANINGLESS:
         return _too_few(of_these, summary)
-    return f"{of_these}. With 95 % confidence, at most {percent(high)} of them are wrong."
+    return f"{of_these}. With 95 % confidence, at most {percent(high)} of them are matched wrongly."
 
 
 def _too_few(of_these: str, summary: Mapping[str, Any]) -> str:
