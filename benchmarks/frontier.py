@@ -128,7 +128,7 @@ def hits(
     if choice.code_size is None:
         snapshot = Unquantised(snapshot, np.concatenate(kept))
         encoder = copy.copy(encoder)
-        encoder.codec = Exact(encoder.codec.coarse, encoder.codec.codebooks)
+        encoder.codec = Exact(encoder.codec.coarse, encoder.codec.books)
     for module in (align, search, votes):
         vars(module)["REFERENCE_EVERY"] = choice.spacing * REFERENCE_EVERY
     found = []

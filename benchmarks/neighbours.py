@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     faiss.omp_set_num_threads(1)
     encoder = Encoder.load()
-    codec = Codec(encoder.codec.coarse, encoder.codec.codebooks)  # lists alone, as FAISS has
+    codec = Codec(encoder.codec.coarse, encoder.codec.books)  # lists alone, as FAISS has
     lists = len(codec.coarse)
     rng = np.random.default_rng(0)
     queries = draw(encoder, QUERIES, rng)

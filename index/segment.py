@@ -199,7 +199,7 @@ def write(path: Path, segment: Segment, codec: Codec) -> str:
             "ids": segment.ids,
             "by_list": segment.codes,
         },
-        {"cells": codec.cells_id} if segment.cells > 1 else None,
+        {"cells": _cells_id(codec)} if segment.cells > 1 else None,
     )
     with path.open("xb") as file:
         file.write(data)
@@ -207,6 +207,10 @@ def write(path: Path, segment: Segment, codec: Codec) -> str:
         os.fsync(file.fileno())
     synchronise(path.parent)
     return hashlib.sha256(data).hexdigest()
+
+
+def _cells_id(codec: Codec) -> str:
+    return hashlib.sha256(codec.cells.astype("<f4").tobytes()).hexdigest()[:16]
 
 
 def checksum(path: Path) -> str:
@@ -270,7 +274,7 @@ def read(path: Path, embeddings: int, codec: Codec) -> Segment:
             f"{path}: the library is damaged: this segment cannot be read ({error}); {MEND}"
         ) from None
     segment = Segment(begins, places, ids, codes, cells)
-    if cells > 1 and header.get("__metadata__", {}).get("cells") != codec.cells_id:
+    if cells > 1 and header.get("__metadata__", {}).get("cells") != _cells_id(codec):
         return arrange(segment.run(0, embeddings), codec)
     return segment
 

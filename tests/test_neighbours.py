@@ -151,10 +151,10 @@ def test_a_large_segment_gives_back_its_codes_in_order(divided):
 def test_a_large_segment_is_read_as_it_was_written_or_divided_anew(divided, tmp_path):
     stored, segment = divided
     write(tmp_path / "segment", segment, CODEC)
-    other = Codec(CODEC.coarse, CODEC.codebooks, CODEC.cells[::-1])
+    other = Codec(CODEC.coarse, CODEC.books, CODEC.cells[::-1])
     for codec in (CODEC, other):
         same(read(tmp_path / "segment", len(stored), codec), arrange(stored, codec))
-    plain = Codec(CODEC.coarse, CODEC.codebooks)
+    plain = Codec(CODEC.coarse, CODEC.books)
     same(read(tmp_path / "segment", len(stored), plain), arrange(stored, plain))
 
 

@@ -308,7 +308,9 @@ def query(
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones"}, ...],
+                    "tempo", "tempo_low", "tempo_high", "pitch_semitones", "pitch_low",
+                    "pitch_high", "changed", "likelihood_ratio", "tested_clips",
+                    "tested_closer", "same_file", "repeats"}, ...],
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     A match that rests on what other recordings have too, a loop or a sample, says where that is:
     "shared_start", "shared_end"; one that is less alike than a copy has "other_version". While a shard of a
@@ -385,15 +387,15 @@ def _in_words(answer: "Answer") -> str:
         (
             name_of(match),
             said["where"],
-            said["of"],
+            "; ".join(filter(None, (said["of"], said["repeats"]))),
             said["changed"],
             ": ".join(filter(None, (match.tier, said["doubt"]))),
-            said["seen"],
+            said["chance"],
         )
         for match in answer.matches
         for said in [in_words(match)]
     ]
-    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "SEEN IN UNRELATED CLIPS")
+    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "IN A TEST")
     return f"{head}:\n{table(header, rows, indent='  ')}"
 
 

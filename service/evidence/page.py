@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from service.evidence.pictures import Picture
 from service.evidence.statement import Evidence
-from service.presentation.formatting import in_words, seen, span
+from service.presentation.formatting import chance, in_words, span
 from service.presentation.templating import templates
+from service.query.answer import Match
 
 
 def render(evidence: Evidence, pictures: Sequence[Picture]) -> str:
@@ -49,10 +50,18 @@ def explanations(evidence: Evidence) -> list[tuple[str, str]]:
         ),
         (
             "Chance",
-            f"{'Unlikely' if match.tier == 'match' else 'Not excluded'}: unrelated clips brought a line this "
-            f"strong in {seen(match.e_value)} cases when that was tested.",
+            _chance(match),
         ),
     ]
+
+
+def _chance(match: Match) -> str:
+    tested = chance(match)
+    if match.same_file:
+        return f"Excluded: the clip is {tested}."
+    if match.tested_clips is None:
+        return "Not excluded: this calibration was not tested."
+    return f"{'Unlikely' if match.tier == 'match' else 'Not excluded'}: in a test, {tested}."
 
 
 def _version(evidence: Evidence) -> str:

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.query.answer import Match
 
-# In how many unrelated clips a line of an E-value was seen at most (upper ends of 95 % intervals): the first
-# figure that the E-value does not exceed counts. Measured in a library of 1,000 recordings, with 16,279
-# clips of music that neither the encoder nor the fit had seen: `python -m benchmarks.reliability
-# --libraries 1000 --clips 16300` (docs/decisions/significance.md). No smaller chance is put into words,
-# because none was tested.
-SEEN = ((1e-6, 500), (1e-3, 90), (1e-2, 30), (0.1, 5))
+_PLACES = 4  # other places of a recording that are named in words
 # What Python makes of bytes in a file's name that are no UTF-8.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -34,12 +29,19 @@ def span(start: float, end: float) -> str:
     return f"{clock(start)} to {clock(end)}"
 
 
-def seen(e_value: float) -> str:
-    """In how many unrelated clips a line this strong was seen: `at most 1 in 500`. See SEEN."""
-    for limit, clips in SEEN:
-        if e_value <= limit:
-            return f"at most 1 in {clips}"
-    return f"more than 1 in {SEEN[-1][1]}"
+def chance(match: "Match") -> str:
+    """How often unrelated music came as close in a test: `none of 1,500 unrelated clips came this close`.
+
+    Nothing is said that no test has seen; the E-value in JSON is computed, also beyond that.
+    """
+    if match.same_file:
+        return "the same file, byte for byte"
+    if match.tested_clips is None:
+        return "not tested"
+    if match.tested_closer is None:
+        return f"many of {match.tested_clips:,} unrelated clips came this close"
+    count = f"{match.tested_closer:,}" if match.tested_closer else "none"
+    return f"{count} of {match.tested_clips:,} unrelated clips came this close"
 
 
 def doubt(match: "Match") -> str:
@@ -55,63 +57,21 @@ def in_words(match: "Match") -> dict[str, str]:
     """A match in words.
 
     where : in the clip
-    of : in the recording, with the other places of the same audio
+    of, repeats : in the recording, and where else in it the same audio is
     changed : how the clip differs in tempo and pitch
-    seen : in how many unrelated clips a line this strong was seen
+    chance : how often unrelated music came as close in a test
     weight : the likelihood ratio; empty if none applies
     doubt : why it is for review, if chance is not the reason
     """
-    repeats = getattr(match, "repeats", None) or ()
-    others = " or ".join(span(start, end) for start, end in repeats)
     return {
         "where": span(match.query_start, match.query_end),
-        "of": span(match.reference_start, match.reference_end)
-        + (f" or {others}" if others else ""),
-        "changed": changed(match),
-        "seen": seen(match.e_value),
-        "weight": weight(getattr(match, "likelihood_ratio", None)),
+        "of": span(match.reference_start, match.reference_end),
+        "repeats": repeated(match),
+        "changed": change(match),
+        "chance": chance(match),
+        "weight": weight(match.likelihood_ratio),
         "doubt": doubt(match),
     }
-
-
-def changed(match: "Match") -> str:
-    """How the clip differs from the recording: `3 % faster (2.6 to 3.4)`, `none`, `not measured`.
-
-    A change is said only if a 95 % interval excludes that there is none.
-    """
-    if getattr(match, "same_file", False):
-        return "none: the same file"
-    limits = [it for name in INTERVALS if (it := getattr(match, name, None)) is not None]
-    if len(limits) < len(INTERVALS):
-        # without an interval a small difference may be none
-        tempo = match.tempo if abs(match.tempo - 1) >= _SURELY_TEMPO else 1.0
-        pitch = match.pitch_semitones if abs(match.pitch_semitones) >= _SURELY_PITCH else 0.0
-        about = change(tempo, pitch)
-        return "not measured" if about == "none" else f"about {about}"
-    return (
-        change(match.tempo, match.pitch_semitones, *limits)
-        if getattr(match, "changed", False)
-        else "none"
-    )
-
-
-# Differences (share of the tempo, semitones) that are said of a clip for which no interval can be measured.
-_SURELY_TEMPO, _SURELY_PITCH = 0.03, 0.4
-# Fields of a match that are ends of 95 % intervals, of tempo and of pitch.
-INTERVALS = ("tempo_low", "tempo_high", "pitch_low", "pitch_high")
-
-
-def weight(likelihood_ratio: float | None) -> str:
-    """How much more probable this is if the clip is a copy than if it is not: `at least 1,000 times`.
-
-    Rounded down to a power of ten, which is as much as such a figure is worth.
-    """
-    if likelihood_ratio is None or likelihood_ratio <= 0 or not math.isfinite(likelihood_ratio):
-        return ""
-    if likelihood_ratio < 1:
-        return "less probable than if it is not"
-    power = math.floor(math.log10(likelihood_ratio) + 1e-9)
-    return f"at least {10**power:,} times" if power else "hardly more probable than if it is not"
 
 
 def percent(share: float) -> str:
@@ -126,34 +86,58 @@ def _two_digits(value: float) -> str:
     return f"{float(f'{value:.2g}'):.15g}"
 
 
-def change(
-    tempo: float,
-    pitch_semitones: float,
-    tempo_low: float = math.nan,
-    tempo_high: float = math.nan,
-    pitch_low: float = math.nan,
-    pitch_high: float = math.nan,
-) -> str:
-    """Tempo and pitch in words, with the intervals that exclude no change: `6 % faster (5.5 to 6.6)`."""
+def change(match: "Match") -> str:
+    """How the clip was altered: `3 % faster (2.6 to 3.4), 1.0 semitones up (0.9 to 1.1)`, or `none`.
+
+    Intervals hold 95 %. What an interval does not tell from no change is not said.
+    """
+    if not match.changed:
+        return "none" if match.same_file or match.tempo_low is not None else "not measured"
     parts = []
-    percent = 100 * (tempo - 1)
-    if not tempo_low <= 1 <= tempo_high and abs(percent) >= 0.05:
-        ends = sorted(abs(100 * (it - 1)) for it in (tempo_low, tempo_high))
-        word = "faster" if percent > 0 else "slower"
-        parts.append(f"{_tenths(abs(percent))} % {word}{_interval(*ends)}")
-    if not pitch_low <= 0 <= pitch_high and abs(pitch_semitones) >= 0.05:
-        ends = sorted(map(abs, (pitch_low, pitch_high)))
-        word = "up" if pitch_semitones > 0 else "down"
-        parts.append(f"{abs(pitch_semitones):.1f} semitones {word}{_interval(*ends)}")
+    low, high = match.tempo_low, match.tempo_high
+    if low is not None and high is not None and not low <= 1 <= high:
+        ends = sorted(abs(100 * (end - 1)) for end in (low, high))
+        digits = _digits(ends[1] - ends[0])
+        word = "faster" if match.tempo > 1 else "slower"
+        parts.append(
+            f"{abs(100 * (match.tempo - 1)):.{digits}f} % {word} "
+            f"({ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
+        )
+    low, high = match.pitch_low, match.pitch_high
+    if low is not None and high is not None and not low <= 0 <= high:
+        ends = sorted((abs(low), abs(high)))
+        word = "up" if match.pitch_semitones > 0 else "down"
+        parts.append(
+            f"{abs(match.pitch_semitones):.1f} semitones {word} ({ends[0]:.1f} to {ends[1]:.1f})"
+        )
     return ", ".join(parts) or "none"
 
 
-def _tenths(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+def weight(likelihood_ratio: float | None) -> str:
+    """How much more probable this is of a copy than of other music: `at least 1,000 times more probable`.
+
+    Rounded down to a power of ten, which is as much as such a figure is worth.
+    """
+    if likelihood_ratio is None or not 0 < likelihood_ratio < math.inf:
+        return ""
+    power = math.floor(math.log10(likelihood_ratio) + 1e-9)
+    if power < 0:
+        return "less probable"
+    return f"at least {10**power:,} times more probable" if power else "hardly more probable"
 
 
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low + high) else f" ({low:.1f} to {high:.1f})"
+def _digits(width: float) -> int:
+    """Decimals of a percentage that an interval of this width is worth."""
+    return 0 if width >= 5 else 1 if width >= 0.2 else 2
+
+
+def repeated(match: "Match") -> str:
+    """Where else in the recording the same audio is, if anywhere; the first few places."""
+    if not match.repeats:
+        return ""
+    places = ", ".join(clock(start) for start, _ in match.repeats[:_PLACES])
+    more = len(match.repeats) - _PLACES
+    return f"also at {places}" + (f" and {more} more places" if more > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from index.library import Library
-from service.scan.decoy import false_discovery_rate
+from service.scan.decoy import false_discovery_rate, most_wrong
 from service.scan.journal import Journal, Row
 from service.scan.matched_segment import Segment
 from service.scan.naming import LABELS, add_catalogue, compare, connect
@@ -38,7 +38,13 @@ FILES = {
     "label": pa.string(),  # one of LABELS; of files with a match
     "error": pa.string(),
 }
-_TYPES: dict[Any, pa.DataType] = {float: pa.float64(), float | None: pa.float64(), bool: pa.bool_()}
+_TYPES: dict[Any, pa.DataType] = {
+    float: pa.float64(),
+    float | None: pa.float64(),
+    int | None: pa.int64(),
+    bool: pa.bool_(),
+    list[tuple[float, float]]: pa.list_(pa.list_(pa.float64())),
+}
 SEGMENTS = {
     "file": pa.string(),
     "member": pa.string(),
@@ -199,7 +205,7 @@ def _segment(row: Row, heard: Heard, match: Segment) -> dict[str, Any]:
     return {
         "file": row.file,
         "member": row.member,
-        **{name: _plain(value) for name, value in match.model_dump().items()},
+        **match.model_dump(),
         "e_value": _stated(match.e_value),
         "other_version": match.other_version,
         "file_share": round(min(1.0, heard_share), 4),
@@ -209,11 +215,6 @@ def _segment(row: Row, heard: Heard, match: Segment) -> dict[str, Any]:
 
 def _stated(e_value: float) -> float:
     return max(e_value, LEAST_E_VALUE)
-
-
-def _plain(value: Any) -> Any:
-    """A value as a cell: of a list its JSON, of an empty one nothing."""
-    return (json.dumps(value) if value else None) if isinstance(value, list | tuple) else value
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -272,6 +273,9 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
         "matched_seconds": round(counts.matched_seconds, 3),
         "different_sounds": counts["sounds"],
         "matched_sounds": matched,
+        "wrong_at_most": most_wrong(
+            counts["queries"], matched, counts["decoys"], counts["matched decoys"]
+        ),
         "silent_files": counts.errors["silent"],
         "probed_files": counts["probed"],
         "decoys": counts["decoys"],

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.presentation.formatting import in_words, percent
+from service.presentation.formatting import in_words
 from service.presentation.templating import templates
+from service.scan.decoy import bound_in_words
 from service.scan.worker import Heard
-
-# From what share on a bound on the wrong matches of a batch says nothing worth stating.
-_MEANINGLESS = 0.5
 
 
 def render(
@@ -32,7 +30,7 @@ def render(
             matched_files=[file for file in shown if file["status"] == "match"],
             review_files=[file for file in shown if file["status"] != "match"],
             more=counts["match"] + counts["review"] > sum(file["copies"] for file in shown),
-            batch=batch(summary),
+            batch=bound_in_words(summary["matched_sounds"], summary["wrong_at_most"]),
         )
     )
 
@@ -50,30 +48,3 @@ def timeline(heard: Heard) -> list[dict[str, Any]]:
         }
         for match in sorted(heard.matches, key=lambda match: (match.query_start, match.e_value))
     ]
-
-
-def batch(summary: Mapping[str, Any]) -> str:
-    """How many of the matches of a batch may be wrong, in words; what is too little to tell is said to be."""
-    matched = summary["matched_sounds"]
-    if not matched:
-        return "There are no matches, so none can be wrong. This says nothing of matches that were missed."
-    have = "sound has a match" if matched == 1 else "different sounds have a match"
-    of_these = f"Copies of one content counted once, {matched:,} {have}"
-    if "wrong_at_most" in summary:
-        most = summary["wrong_at_most"]
-        if most is None or most >= max(1, _MEANINGLESS * matched):
-            return _too_few(of_these, summary)
-        return (
-            f"{of_these}. With 95 % confidence, at most {most:,} of these {matched:,} are matched wrongly."
-        )
-    _, high = summary["false_discovery_rate_interval"]
-    if high >= _MEANINGLESS:
-        return _too_few(of_these, summary)
-    return f"{of_these}. With 95 % confidence, at most {percent(high)} of them are matched wrongly."
-
-
-def _too_few(of_these: str, summary: Mapping[str, Any]) -> str:
-    return (
-        f"{of_these}. That is too few, with {summary['decoys']:,} decoys, to state a bound on how many are "
-        "wrong: each has to be judged by itself, with its evidence."
-    )
