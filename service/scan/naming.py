@@ -62,12 +62,13 @@ def connect() -> duckdb.DuckDBPyConnection:
 AGREES, DIFFERS, UNRESOLVED, UNLABELLED = "agrees", "differs", "unresolved", "unlabelled"
 LABELS = (AGREES, DIFFERS, UNRESOLVED, UNLABELLED)
 
-Names = tuple[str | None, str | None, str | None]  # title, artist, ISRC
+# Title, artist, ISRC, musical work.
+Names = tuple[str | None, str | None, str | None, str | None]
 
 
 def add_catalogue(connection: duckdb.DuckDBPyConnection, recordings: Iterable[Recording]) -> None:
     """Make the table `works` of recordings, with the keys of their names."""
-    columns = ("id", "title", "artist", "isrc", "duration", "rightsholder")
+    columns = ("id", "title", "artist", "isrc", "work", "duration", "rightsholder")
     rows = [tuple(getattr(each, name) for name in columns) for each in recordings]
     table = pa.table(
         {
@@ -100,7 +101,7 @@ def compare(
         return []
     columns = {
         f"{name}_{side}": pa.array([pair[side][at] for pair in pairs], pa.string())
-        for at, name in enumerate(("title", "artist", "isrc"))
+        for at, name in enumerate(("title", "artist", "isrc", "work"))
         for side in (0, 1)
     }
     connection.register("named", pa.table(columns | {"row": list(range(len(pairs)))}))
@@ -111,9 +112,16 @@ def compare(
             WHEN title_key(title_0) IS NULL AND isrc_key(isrc_0) IS NULL THEN $unlabelled
             WHEN title_key(title_0) = title_key(title_1)
                 AND coalesce(artist_key(artist_0) = artist_key(artist_1), true) THEN $agrees
-            WHEN isrc_key(isrc_0) IN (SELECT code FROM works)
-                OR (title_key(title_0), artist_key(artist_0)) IN (SELECT (name, works.by) FROM works)
-                THEN $differs
+            WHEN title_key(title_1) IS NULL THEN $unresolved
+            WHEN EXISTS (
+                SELECT 1 FROM works WHERE code = isrc_key(isrc_0)
+                AND name IS DISTINCT FROM title_key(title_1) AND coalesce(work <> work_1, true)
+            ) THEN $differs
+            WHEN EXISTS (
+                SELECT 1 FROM works
+                WHERE name = title_key(title_0) AND works.by = artist_key(artist_0)
+                AND coalesce(work <> work_1, true)
+            ) THEN $differs
             ELSE $unresolved
         END
         FROM named ORDER BY row

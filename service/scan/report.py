@@ -153,8 +153,8 @@ def _labelled(
     }
     pairs = [
         (
-            (rows[at].title, rows[at].artist, rows[at].isrc),
-            (match.title, match.artist, match.isrc),
+            (rows[at].title, rows[at].artist, rows[at].isrc, None),
+            (match.title, match.artist, match.isrc, match.work),
         )
         for at, match in matches.items()
     ]
