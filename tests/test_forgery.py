@@ -34,8 +34,9 @@ from index.recording import Metadata
 from index.signing import SigningKeyError
 from service.evidence import bundle, statement
 from service.evidence.bundle import MANIFEST, SIGNATURE, STAMP, STATEMENT
+from service.evidence.checks import Check
 from service.evidence.errors import EvidenceError
-from service.evidence.verify import Check, Means, conclusion, verify
+from service.evidence.verify import Means, conclusion, verify
 from service.query.answer import answer, fingerprint_clip
 from service.runtime.settings import load_settings
 
