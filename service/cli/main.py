@@ -17,11 +17,10 @@ import click
 
 from index.recording import RIGHTS
 from service.cli import (
-    evidence as _evidence,  # noqa: F401, their commands are part of `main`
-)
-from service.cli import (
+    history,  # noqa: F401, their commands are part of `main`
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
+    verification,  # noqa: F401, their commands are part of `main`
 )
 from service.cli.group import (
     EXIT_STATUSES,
