@@ -389,7 +389,6 @@ def test_a_clock_before_the_ingest_makes_no_evidence(
         (lambda data: b"", "no evidence"),
         (lambda data: b"[1]", "no evidence"),
         (lambda data: b'{"format": 1, "library_embeddings": 9}', "evidence of format 1"),
-        (lambda data: data.replace(b"likeness.png", b"page.html\0\0\0"), "damaged"),
     ],
 )
 def test_what_is_no_whole_bundle_says_what_it_is(

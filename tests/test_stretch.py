@@ -121,6 +121,8 @@ def test_a_work_that_goes_on_in_the_next_stretches_is_one_segment_with_evidence_
         held = {check.what: check.holds for check in checks}
         assert {held[what] for what in ("recording", "score", "answer", "clip")} == {True}
         assert held["signature"] is False  # a worker does not have the key
+    left = {file.stem for file in task.evidence.iterdir()}  # and nothing that nobody names
+    assert left == {Path(it.evidence or "").stem for it in (first, second)}
 
 
 def segment(start: float, end: float, tier: str, e_value: float, shared: bool) -> Segment:

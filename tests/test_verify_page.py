@@ -94,7 +94,7 @@ def without(name: str) -> Callable[[Files], Files]:
             "the log says otherwise of title",
         ),
         (
-            lambda files: signed_anew(edited(files, codes=lambda it: it[4:] + it[:4])),
+            lambda files: signed_anew(edited(files, codes=lambda it: it[4:8] + it[:4] + it[8:])),
             "recording",
             "codes",
         ),

@@ -25,7 +25,7 @@ from index.search import Match as Found
 from index.significance import REVIEW
 from index.votes import Effort
 from service.datasets.source import Source
-from service.evidence.bundle import write_evidence
+from service.evidence.bundle import SUFFIX, write_evidence
 from service.evidence.errors import EvidenceError
 from service.query.answer import ClipError, Match, match_of
 from service.scan.chunks import joined, stretches
@@ -152,6 +152,7 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
     """All of a sound, stretch by stretch. Raises AudioError where there is nothing to hear in any."""
     heard = Heard(queries=0, tags=_label(stream))
     problem: AudioError | None = None
+    written: set[str] = set()
     for begins, samples in stretches(stream.blocks()):
         heard.duration = round(begins + len(samples) / SAMPLE_RATE, 3)
         try:
@@ -165,6 +166,7 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
         found = [_segment(it, ears).later(begins) for it in _search(made, ears, effort)]
         if ears.task.evidence is not None:
             found = _with_evidence(found, made, begins, ears)
+            written |= _evidence_of(found)
         heard.matches = joined(heard.matches, found, begins)
         if not heard.queries and int(sha256, 16) % DECOY_EVERY == 0:
             heard.decoy = True
@@ -172,7 +174,17 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
         heard.queries += 1
     if problem is not None and not heard.queries:
         raise problem
+    if ears.task.evidence is not None:
+        # of a segment that goes on in the next stretch, one of the two pieces is kept
+        for name in written - _evidence_of(heard.matches):
+            page = ears.task.evidence.parent / name
+            for file in (page, page.with_suffix(SUFFIX)):
+                file.unlink(missing_ok=True)
     return heard
+
+
+def _evidence_of(segments: list[Segment]) -> set[str]:
+    return {it.evidence for it in segments if it.evidence is not None}
 
 
 def _search(made: Fingerprint, ears: Ears, effort: Effort) -> list[Found]:
