@@ -8,13 +8,14 @@ is whole, and is a library like any other. It goes its own way from then on, so 
 
 import hashlib
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
 import sqlalchemy as sql
 
 from index import audit_log as audit
-from index import catalogue, keys, segment
+from index import catalogue, keys, segment, signing
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, SqliteFile
 from index.errors import LibraryError
 from index.library import CATALOGUE, Library, bind
@@ -63,6 +64,8 @@ def _made(library: Library, folder: Path, url: sql.URL) -> int:
         if copy.has("properties"):
             raise TargetInUse(f"{copy.name}: holds a library already; name an empty database")
         revision = _copy(library, folder, copy)
+        if (library.path / signing.FILE).is_file():
+            shutil.copy2(library.path / signing.FILE, folder / signing.FILE)
         for file in folder.rglob("*"):
             synchronise(file)
         synchronise(folder)

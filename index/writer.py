@@ -182,6 +182,10 @@ class Writer:
         self._calibration = dict(calibration)
         self._events.append(Event("calibration", None, self._calibration))
 
+    def announce_signing_key(self, public_key: str) -> None:
+        """Name in the audit log the key that evidence is signed with from now on; see `index.signing`."""
+        self._events.append(Event("signing-key", None, {"public_key": public_key}))
+
     def commit(self) -> None:
         """Make everything asked for so far part of the library, or none of it.
 

@@ -6,7 +6,6 @@ commands that need them and never at the top of this file.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
@@ -18,8 +17,10 @@ import click
 
 from index.recording import RIGHTS
 from service.cli import (
+    history,  # noqa: F401, their commands are part of `main`
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
+    verification,  # noqa: F401, their commands are part of `main`
 )
 from service.cli.group import (
     EXIT_STATUSES,
@@ -269,7 +270,16 @@ def _date(value: str) -> str:
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
 @click.option(
-    "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
+    "--evidence",
+    metavar="DIR",
+    help="Write a page and a signed bundle of evidence for each match there.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="A file that was ingested, whose spectrum the evidence shows under the clip's; may be repeated.",
 )
 @max_e_value_option
 @wrong_per_million_option
@@ -278,7 +288,9 @@ def _date(value: str) -> str:
 @ray_option
 @json_option
 @library_option
-def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
+def query(
+    clips: Sequence[str], evidence: str | None, references: Sequence[str], as_json: bool
+) -> None:
     """Say which recordings of the library are in CLIP, where, and how sure that is.
 
     \b
@@ -294,8 +306,9 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     With --ray, the nodes of a Ray cluster hold the library. Is one of them lost, the others answer: the share
     of the library that did is "answered", and the exit status is 1 if that is not all of it.
 
-    With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
-    was computed from, which `earmark verify-evidence` computes again.
+    With --evidence, every match gets a page with the pictures that speak for it, and a bundle of what it was
+    computed from, signed with the library's key: `earmark verify-evidence` checks and computes it again. With
+    --reference, the page also shows the recording's spectrum, if the file is the very one that was ingested.
 
     \b
     JSON, a line per clip:
@@ -312,7 +325,8 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import EvidenceError, write_evidence
+    from service.evidence.bundle import Writer
+    from service.evidence.errors import EvidenceError
     from service.query.answer import answers
     from service.runtime.ray_library import open_searched
 
@@ -321,18 +335,24 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     library = open_searched(settings, encoder)
     failures = 0
 
-    written: Counter[str] = Counter()  # pieces of evidence by the content of clips
+    writer: Writer | None = None
+    if references and evidence is None:
+        raise click.UsageError("--reference goes with --evidence DIR")
+    if evidence is not None:
+        try:
+            writer = Writer(library, Path(evidence), settings, complain)
+            for name in references:
+                writer.show(Path(name), limits_of(settings))
+        except EvidenceError as error:
+            complain(str(error))
+            failures += 1
 
     def on_answer(answer: "Answer", made: "Fingerprint") -> None:
         nonlocal failures
-        if evidence is None:
+        if writer is None:
             return
         try:
-            earlier = written[made.sha256]
-            pages = write_evidence(
-                answer.clip, made, answer.matches, library, Path(evidence), earlier=earlier
-            )
-            written[made.sha256] += len(pages)
+            writer.write(answer.clip, made, answer.matches)
         except EvidenceError as error:
             complain(str(error))
             failures += 1

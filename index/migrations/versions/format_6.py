@@ -103,6 +103,7 @@ def upgrade() -> None:
         sa.Column("details", TEXT, nullable=False),
         sa.Column("hash", TEXT, nullable=False),
     )
+    op.create_index("ix_audit_recording_kind", "audit", ["recording", "kind"])
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(
