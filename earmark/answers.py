@@ -27,6 +27,8 @@ class Match:
     pitch_semitones, pitch_low, pitch_high : the clip's pitch above the reference's, with its 95 % interval
     changed : whether an interval excludes no change
     likelihood_ratio : None where none applies
+    tested_clips, tested_closer : unrelated clips of a test, and how many of them came as close
+    same_file : whether the clip is the recording's file, byte for byte
     repeats : start and end, in seconds, of other passages of the recording with the same audio
     track : sound track of the file, where it has several
     licence : `valid`, or `ended` and the date
@@ -57,6 +59,9 @@ class Match:
     pitch_high: float | None = None
     changed: bool | None = None
     likelihood_ratio: float | None = None
+    tested_clips: int | None = None
+    tested_closer: int | None = None
+    same_file: bool = False
     repeats: Sequence[tuple[float, float]] = ()
     track: int | None = None
     licence: str | None = None

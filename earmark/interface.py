@@ -12,7 +12,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from os import PathLike, fspath
@@ -29,7 +29,9 @@ from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import Fingerprint
 from index.library import Library as Index
+from index.merging import merge_after
 from index.recording import Recording
+from index.writer import Writer
 from service.intake.ern import load_message
 from service.intake.ingest import find_candidates, made_here
 from service.intake.ingest import ingest as ingest_files
@@ -165,7 +167,7 @@ class Library:
                     self._index,
                     candidates,
                     made_here(self._index.encoder, limits),
-                    lambda: nullcontext(writer),
+                    lambda: _merging(self._index, writer),
                     limits=limits,
                     jobs=self._settings.jobs,
                     stop=Event(),
@@ -323,6 +325,13 @@ def _fingerprint(
         return replace(fingerprint_clip(path, path.name, encoder, limits), source=str(path))
     assert clip is not None
     return fingerprint_clip(clip, str(getattr(clip, "name", "file")), encoder, limits)
+
+
+@contextmanager
+def _merging(index: Index, writer: Writer) -> Iterator[Writer]:
+    """The writer of an ingest; small segments are merged after each batch."""
+    yield writer
+    merge_after(index, writer)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -9,6 +9,7 @@ by piece: memory grows with the fingerprint, not with the audio, and the pieces 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -208,6 +209,8 @@ def _made(
     frames = _normalised(_noted(pieces, kept) if is_query else pieces)
     if is_query:
         frames = padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
+    else:  # a recording shorter than a window has one embedding all the same
+        frames = filled(frames, encoder.window)
     embeddings = np.concatenate(
         [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
     )
@@ -312,12 +315,15 @@ def _normalised(pieces: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.fl
 def padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
     """Pieces with PADDING unknown (zero) frames before and after, and at least so many in all."""
     unknown = np.zeros((PADDING, BANDS), np.float32)
-    yield unknown
-    frames = 2 * PADDING
+    yield from filled(chain([unknown], pieces, [unknown]), least)
+
+
+def filled(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
+    """Pieces with unknown (zero) frames after them, if there are fewer than so many in all."""
+    frames = 0
     for piece in pieces:
         frames += len(piece)
         yield piece
-    yield unknown
     if frames < least:
         yield np.zeros((least - frames, BANDS), np.float32)
 

@@ -22,7 +22,7 @@ from index.votes import Candidate, Effort, Passage, candidates
 
 # Chosen on the tune packages; docs/decisions/ladder.md says what with.
 # Screening: 32 lists hold 51 to 97 % of what is sought on the right rung.
-SCREEN = Effort(2, 20, 32, 20_000, 4)
+SCREEN = Effort(2, 20, 32, 50_000, 4)
 SLOPES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.13)
 AT_ONCE = 16  # rungs screened before candidates are looked at
 EAGER = 3  # candidates aligned then, before the ladder goes on

@@ -65,7 +65,7 @@ class EarmarkGroup(click.Group):
 def _exit_status(error: Exception) -> int:
     from fingerprint.errors import AudioError
     from service.datasets.location import DatasetError
-    from service.evidence.bundle import EvidenceError
+    from service.evidence.errors import EvidenceError
     from service.runtime.settings import SettingsError
     from service.scan.journal import JournalError, JournalUnwritable
 

@@ -47,6 +47,11 @@ report_option = click.option(
 )
 @click.option("--evidence", is_flag=True, help="Write evidence for each match into DIR/evidence.")
 @click.option(
+    "--operator",
+    metavar="NAME",
+    help="Who answers for the scan, for the report.  [default: not stated]",
+)
+@click.option(
     "--hypotheses",
     metavar="N",
     type=click.IntRange(0),
@@ -71,6 +76,7 @@ def scan(
     probe: bool,
     thorough: bool,
     evidence: bool,
+    operator: str | None,
     hypotheses: int,
     owner: str | None,
     as_json: bool,
@@ -136,6 +142,8 @@ def scan(
             evidence=evidence,
             hypotheses=hypotheses,
             owner=owner,
+            operator=operator,
+            warn=complain,
             stop=stop,
             on_begin=on_begin,
             on_done=on_done,
@@ -152,51 +160,10 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
         print_json(summary)
         return
     click.echo(
-        f"{summary['matched_files']} of {summary['files']} files hold a known work, "
-        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
+        f"{summary['matched_files']} of {summary['files']} files match a known work, "
+        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be searched"
     )
     click.echo(report / "report.html")
-
-
-@main.command(
-    name="verify-evidence",
-    short_help="Compute a match again from its evidence.",
-    epilog=EXIT_STATUSES,
-)
-@click.argument("file", metavar="FILE.json")
-@click.option("--clip", metavar="CLIP", help="The clip, to compare its hash.")
-@json_option
-@library_option
-def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
-    """Compute a match again from its evidence: score, E-value, the clip's hash, the library's codes.
-
-    \b
-    Example:
-      earmark query suspect.mp3 --evidence evidence
-      earmark verify-evidence evidence/5f0c2a7be9d14c3d-1.json --clip suspect.mp3
-
-    The score needs nothing but the file; what the answer said is held against it. Codes and names are
-    compared with those of the library, if there is one that has the recording. Exit status 1 if anything
-    does not hold.
-
-    \b
-    JSON, a line for each thing that was looked at:
-      {"what": "score|answer|clip|library", "holds": true, false or null (not looked at), "detail"}
-    """
-    from index.library import Library
-    from service.evidence.bundle import verify
-
-    settings, encoder = current_settings(), load_encoder()
-    there = Library.is_there(settings.library, settings.database)
-    library = open_library(settings, encoder, searchable=True) if there else None
-    checks = verify(Path(file), encoder, library, Path(clip) if clip else None)
-    words = {True: "holds", False: "DOES NOT HOLD", None: "not looked at"}
-    for check in checks:
-        if as_json:
-            click.echo(check.model_dump_json())
-        else:
-            click.echo(f"{check.what} {words[check.holds]}: {check.detail}")
-    finish(sum(check.holds is False for check in checks))
 
 
 @main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)

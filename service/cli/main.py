@@ -6,9 +6,8 @@ commands that need them and never at the top of this file.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -18,8 +17,10 @@ import click
 
 from index.recording import RIGHTS
 from service.cli import (
+    history,  # noqa: F401, their commands are part of `main`
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
+    verification,  # noqa: F401, their commands are part of `main`
 )
 from service.cli.group import (
     EXIT_STATUSES,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from fingerprint.fingerprint import Fingerprint
     from index.library import Library
     from index.writer import Writer
+    from service.evidence.bundle import Writer as EvidenceWriter
     from service.intake.ingest import Candidate, Make
     from service.intake.metadata import MetadataTable
     from service.query.answer import Answer
@@ -225,7 +227,16 @@ def _ways(
             yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
     else:
         with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: nullcontext(writer)
+            yield made_here(encoder, limits), lambda: _held(library, writer)
+
+
+@contextmanager
+def _held(library: "Library", writer: "Writer") -> "Iterator[Writer]":
+    """The one writer of an ingest; small segments are merged after each batch."""
+    from index.merging import merge_after
+
+    yield writer
+    merge_after(library, writer)
 
 
 def _metadata(path: Path) -> "MetadataTable":
@@ -260,7 +271,16 @@ def _date(value: str) -> str:
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
 @click.option(
-    "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
+    "--evidence",
+    metavar="DIR",
+    help="Write a page and a signed bundle of evidence for each match there.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="A file that was ingested, whose spectrum the evidence shows under the clip's; may be repeated.",
 )
 @max_e_value_option
 @wrong_per_million_option
@@ -269,7 +289,9 @@ def _date(value: str) -> str:
 @ray_option
 @json_option
 @library_option
-def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
+def query(
+    clips: Sequence[str], evidence: str | None, references: Sequence[str], as_json: bool
+) -> None:
     """Say which recordings of the library are in CLIP, where, and how sure that is.
 
     \b
@@ -285,8 +307,9 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     With --ray, the nodes of a Ray cluster hold the library. Is one of them lost, the others answer: the share
     of the library that did is "answered", and the exit status is 1 if that is not all of it.
 
-    With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
-    was computed from, which `earmark verify-evidence` computes again.
+    With --evidence, every match gets a page with the pictures that speak for it, and a bundle of what it was
+    computed from, signed with the library's key: `earmark verify-evidence` checks and computes it again. With
+    --reference, the page also shows the recording's spectrum, if the file is the very one that was ingested.
 
     \b
     JSON, a line per clip:
@@ -294,13 +317,16 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones"}, ...],
+                    "tempo", "tempo_low", "tempo_high", "pitch_semitones", "pitch_low",
+                    "pitch_high", "changed", "likelihood_ratio", "tested_clips",
+                    "tested_closer", "same_file", "repeats"}, ...],
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     A match that rests on what other recordings have too, a loop or a sample, says where that is:
     "shared_start", "shared_end"; one that is less alike than a copy has "other_version". While a shard of a
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
+    from service.evidence.errors import EvidenceError
     from service.query.answer import answers
     from service.runtime.ray_library import open_searched
 
@@ -309,20 +335,26 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
     library = open_searched(settings, encoder)
     failures = 0
 
-    written: Counter[str] = Counter()  # pieces of evidence by the content of clips
+    writer: EvidenceWriter | None = None
+    if references and evidence is None:
+        raise click.UsageError("--reference goes with --evidence DIR")
+    if evidence is not None:
+        from service.evidence.bundle import Writer
+
+        try:
+            writer = Writer(library, Path(evidence), settings, complain)
+            for name in references:
+                writer.show(Path(name), limits_of(settings))
+        except EvidenceError as error:
+            complain(str(error))
+            failures += 1
 
     def on_answer(answer: "Answer", made: "Fingerprint") -> None:
         nonlocal failures
-        if evidence is None:
+        if writer is None:
             return
-        from service.evidence.bundle import EvidenceError, write_evidence
-
         try:
-            earlier = written[made.sha256]
-            pages = write_evidence(
-                answer.clip, made, answer.matches, library, Path(evidence), earlier=earlier
-            )
-            written[made.sha256] += len(pages)
+            writer.write(answer.clip, made, answer.matches)
         except EvidenceError as error:
             complain(str(error))
             failures += 1
@@ -365,7 +397,7 @@ def _in_words(answer: "Answer") -> str:
         (
             name_of(match),
             said["where"],
-            said["of"],
+            "; ".join(filter(None, (said["of"], said["repeats"]))),
             said["changed"],
             ": ".join(filter(None, (match.tier, said["doubt"]))),
             said["chance"],
@@ -373,7 +405,7 @@ def _in_words(answer: "Answer") -> str:
         for match in answer.matches
         for said in [in_words(match)]
     ]
-    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "CHANCE OF BEING WRONG")
+    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "IN A TEST")
     return f"{head}:\n{table(header, rows, indent='  ')}"
 
 

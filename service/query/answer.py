@@ -75,8 +75,45 @@ class Match(BaseModel):
     query_end: float
     reference_start: float
     reference_end: float
-    tempo: float = Field(description="Reference seconds that pass per query second.")
-    pitch_semitones: float = Field(description="The clip's pitch above the reference's.")
+    tempo: float = Field(
+        description="Reference seconds that pass per query second; 1 unless a change is beyond doubt."
+    )
+    tempo_low: float | None = Field(
+        default=None,
+        description="Ends of the 95 % interval of the tempo; null for a fingerprint that keeps no levels.",
+    )
+    tempo_high: float | None = None
+    pitch_semitones: float = Field(
+        description="The clip's pitch above the reference's; 0 unless a change is beyond doubt."
+    )
+    pitch_low: float | None = Field(
+        default=None, description="Ends of the 95 % interval of the pitch; null likewise."
+    )
+    pitch_high: float | None = None
+    changed: bool = Field(
+        default=False,
+        description="Whether one of the intervals excludes that nothing was changed.",
+    )
+    likelihood_ratio: float | None = Field(
+        default=None,
+        description="How many times as likely such a score is of a copy as of unrelated music, never above "
+        "what its validation supports; null where none applies.",
+    )
+    tested_clips: int | None = Field(
+        default=None,
+        description="Unrelated clips that this calibration was tested with; null where it was not.",
+    )
+    tested_closer: int | None = Field(
+        default=None, description="How many of them came this close or closer."
+    )
+    same_file: bool = Field(
+        default=False, description="Whether the clip is the file that was ingested, byte for byte."
+    )
+    repeats: list[tuple[float, float]] = Field(
+        default_factory=list,
+        description="Other places of the recording with the same audio, start and end: the clip "
+        "may be of any.",
+    )
     shared_start: float | None = Field(
         default=None,
         exclude_if=_is_none,
@@ -223,6 +260,8 @@ def match_of(found: Found) -> Match:
     rounded["pitch_semitones"] = round(match.pitch_semitones, 2)
     rounded["score"] = round(match.score, 3)
     rounded["e_value"] = float(f"{match.e_value:.3g}")
+    if match.likelihood_ratio is not None:
+        rounded["likelihood_ratio"] = float(f"{match.likelihood_ratio:.2g}")
     return match.model_copy(update=rounded)
 
 

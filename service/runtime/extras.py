@@ -19,7 +19,6 @@ EXTRA_OF = {
     "psycopg": "postgresql",
     "ray": "cluster",
     "torch": "training",
-    "faiss": "training",
 }
 
 

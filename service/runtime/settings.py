@@ -199,6 +199,11 @@ class Settings(BaseSettings):
         description="Hypotheses of altered tempo and pitch that are tried, the commonest first, on "
         "what is not recognised as it is; 0 for none.",
     )
+    timestamp_url: Annotated[str | None, Field(pattern="^https?://")] = Field(
+        default=None,
+        description="Address of a time stamp server (RFC 3161) that confirms when evidence was signed; it "
+        "is sent the hash of the signature alone.",
+    )
     jobs: int = Field(
         default_factory=available_cores,
         ge=1,

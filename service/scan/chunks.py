@@ -68,5 +68,6 @@ def _as_one(one: Segment, other: Segment) -> Segment:
             "query_end": max(first.query_end, last.query_end),
             "reference_start": first.reference_start,
             "reference_end": max(first.reference_end, last.reference_end),
+            "repeats": [],  # of the parts, not of the whole
         }
     )

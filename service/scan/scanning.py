@@ -1,7 +1,10 @@
 """A whole scan, from a dataset's name to its report: what `earmark scan` and the Python interface do."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,6 +16,7 @@ from fingerprint.errors import reason_of
 from index.library import Library
 from service.datasets.location import place
 from service.datasets.member import spelled
+from service.evidence.bundle import sealer
 from service.runtime.ray_library import jobs_of, join
 from service.runtime.settings import Settings
 from service.scan.journal import GO_ON, LOCK, Journal, JournalError, JournalUnwritable
@@ -33,12 +37,16 @@ def scan_into(
     evidence: bool = False,
     hypotheses: int = 0,
     owner: str | None = None,
+    operator: str | None = None,
+    warn: Callable[[str], None] = warnings.warn,
     stop: Event | None = None,
     on_begin: Callable[[int], None] = lambda found: None,
     on_done: OnDone = lambda member, heard: None,
 ) -> dict[str, Any] | None:
     """Scan a dataset and write its report into a folder; returns the summary.
 
+    operator : who answers for the scan, for the report
+    warn : gets a sentence on evidence that could not be time-stamped
     stop : once it is set, the files in hand are finished and None is returned; `resume` continues
     on_begin : gets the number of files in which an earlier run found something
     on_done : see `service.scan.runner.scan`
@@ -61,8 +69,17 @@ def scan_into(
         "wrong_per_million": f"{settings.wrong_per_million:g}",
         "owner": owner or "",
     }
-    snapshot = {"snapshot": str(library.refresh().revision)}
-    journal = Journal.open(report, same_scan, snapshot, resume=resume)
+    info = library.info()
+    begun = {
+        "snapshot": info["snapshot"],
+        "recordings": str(info["recordings"]),
+        "library_seconds": str(info["seconds"]),
+        "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("earmark"),
+        "operator": operator or "",
+    }
+    journal = Journal.open(report, same_scan, begun, resume=resume)
+    seal = sealer(library, settings.timestamp_url, warn) if evidence else None
     task = Task(
         library=settings.library.absolute(),
         database=settings.database,
@@ -87,9 +104,10 @@ def scan_into(
                 jobs=jobs_of(settings),
                 stop=stop or Event(),
                 on_done=on_done,
+                seal=seal,
                 cluster=settings.ray is not None,
             )
-            return _report(journal, report) if complete else None
+            return _report(journal, report, library) if complete else None
     finally:
         journal.close()
 
@@ -110,10 +128,10 @@ def _alone(report: Path) -> Iterator[None]:
         lock.release()
 
 
-def _report(journal: Journal, folder: Path) -> dict[str, Any]:
+def _report(journal: Journal, folder: Path, library: Library) -> dict[str, Any]:
     """Write the report of a journal; returns the summary. Raises JournalUnwritable."""
     try:
-        return write_report(journal, folder)
+        return write_report(journal, folder, library)
     except OSError as error:
         what = f"{folder}: the report cannot be written ({reason_of(error)})"
         raise JournalUnwritable(f"{what}; {GO_ON}") from error

@@ -25,8 +25,9 @@ from index.search import Match as Found
 from index.significance import REVIEW
 from index.votes import Effort
 from service.datasets.source import Source
-from service.evidence.bundle import EvidenceError, write_evidence
-from service.query.answer import ClipError, match_of
+from service.evidence.bundle import SUFFIX, write_evidence
+from service.evidence.errors import EvidenceError
+from service.query.answer import ClipError, Match, match_of
 from service.scan.chunks import joined, stretches
 from service.scan.decoy import mirrored
 from service.scan.matched_segment import Segment
@@ -35,7 +36,7 @@ from service.scan.matched_segment import Segment
 # embeddings, so more of them vote.
 PROBED = 3.0  # s
 PROBED_EVERY = 27.0  # s
-PROBING = Effort(2, 20, 64, 50_000, 8)
+PROBING = Effort(2, 20, 64, 100_000, 8)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
@@ -151,7 +152,7 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
     """All of a sound, stretch by stretch. Raises AudioError where there is nothing to hear in any."""
     heard = Heard(queries=0, tags=_label(stream))
     problem: AudioError | None = None
-    told = 0
+    written: set[str] = set()
     for begins, samples in stretches(stream.blocks()):
         heard.duration = round(begins + len(samples) / SAMPLE_RATE, 3)
         try:
@@ -164,8 +165,8 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
         effort = THOROUGH if begins + made.duration < SHORT else ears.task.effort
         found = [_segment(it, ears).later(begins) for it in _search(made, ears, effort)]
         if ears.task.evidence is not None:
-            found = _with_evidence(found, made, begins, told, ears)
-        told += len(found)
+            found = _with_evidence(found, made, begins, ears)
+            written |= _evidence_of(found)
         heard.matches = joined(heard.matches, found, begins)
         if not heard.queries and int(sha256, 16) % DECOY_EVERY == 0:
             heard.decoy = True
@@ -173,7 +174,17 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
         heard.queries += 1
     if problem is not None and not heard.queries:
         raise problem
+    if ears.task.evidence is not None:
+        # of a segment that goes on in the next stretch, one of the two pieces is kept
+        for name in written - _evidence_of(heard.matches):
+            page = ears.task.evidence.parent / name
+            for file in (page, page.with_suffix(SUFFIX)):
+                file.unlink(missing_ok=True)
     return heard
+
+
+def _evidence_of(segments: list[Segment]) -> set[str]:
+    return {it.evidence for it in segments if it.evidence is not None}
 
 
 def _search(made: Fingerprint, ears: Ears, effort: Effort) -> list[Found]:
@@ -231,24 +242,34 @@ def _segment(found: Found, ears: Ears) -> Segment:
 
 
 def _with_evidence(
-    segments: list[Segment], made: Fingerprint, begins: float, earlier: int, ears: Ears
+    segments: list[Segment], made: Fingerprint, begins: float, ears: Ears
 ) -> list[Segment]:
-    """Segments of a stretch with their pages of evidence, which are written."""
-    folder = ears.task.evidence
-    assert folder is not None
-    pages = write_evidence(
+    """Segments of a stretch with their pages of evidence, which are written, and not signed here."""
+    task = ears.task
+    assert task.evidence is not None
+    settings = {
+        "max_e_value": task.max_e_value,
+        "wrong_per_million": task.gate * 1e6,
+        "hypotheses": task.hypotheses,
+        "probe": task.probe,
+        "thorough": task.thorough,
+    }
+    matches = [Match(**segment.model_dump(include=set(Match.model_fields))) for segment in segments]
+    bundles = write_evidence(
         made.source,
         made,
-        segments,
+        matches,
         ears.library,
-        folder,
-        owner=ears.task.owner,
+        task.evidence,
+        owner=task.owner,
         begins=begins,
-        earlier=earlier,
+        settings=settings,
     )
     return [
-        segment.model_copy(update={"evidence": f"{EVIDENCE}/{page.name}" if page else None})
-        for segment, page in zip(segments, pages, strict=True)
+        segment.model_copy(
+            update={"evidence": f"{EVIDENCE}/{path.stem}.html" if path is not None else None}
+        )
+        for segment, path in zip(segments, bundles, strict=True)
     ]
 
 
