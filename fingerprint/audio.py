@@ -184,6 +184,7 @@ class AudioStream:
         self.damage: str | None = None
         self.notes: list[str] = []
         self._file = file
+        self._size = size
         self._limits = limits
         self._layout = layout(file)
         self._asked = track
@@ -213,12 +214,21 @@ class AudioStream:
         """Let go of the file; a file object that was passed in stays open."""
         self._resources.close()
 
+    def other(self, track: int, limits: Limits) -> "AudioStream":
+        """Another sound track of the same file, when this one has been read or is not wanted.
+
+        Raises what `open_audio` does.
+        """
+        return AudioStream(self._file, self._size, self.name, limits, track, ExitStack())
+
     def sha256(self) -> str:
         """Hash of the file's content, in hexadecimal; to be asked for before or after `blocks`."""
+        place = self._file.tell()  # where the decoder goes on
         self._file.seek(0)
         digest = hashlib.sha256()
         while data := self._file.read(READ_BYTES):
             digest.update(data)
+        self._file.seek(place)
         return digest.hexdigest()
 
     @property

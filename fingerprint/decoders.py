@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fingerprint.errors import AudioError, reason_of
 from fingerprint.part import Part, as_file
-from fingerprint.stated import correction, has_length, is_false, lacking
+from fingerprint.stated import correction, has_length, is_false, lacking, tag_bytes
 from fingerprint.tags import tags_of
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ _STATE_DURATION = frozenset(
 )
 # Of these, it is the file's and not each track's, or that of any track a tag's.
 _OF_THE_FILE = frozenset({"flv", "matroska"})
-
-# Files of nothing but packets: bytes between two are damage.
-_BARE = frozenset({"aac", "ac3", "eac3", "dts", "mp3", "loas", "amr"})
 
 # Decoders that check the sums which lossless formats carry: without, damage is heard as noise.
 _CHECKED = frozenset({"flac", "tta", "wavpack"})
@@ -132,14 +129,16 @@ class Libav:
         self.note = ""
         size = file.seek(0, os.SEEK_END)
         self._lacking = lacking(file, size)
-        has_tag = has_length(file)
+        has_tag, begins = has_length(file), tag_bytes(file)
         right = correction(file)
         self._bits = right.bits
         # Seconds between time stamps without sound, bytes of packets, and of those that were no sound.
         self._gaps, self._next = 0.0, -1.0
         self._good, self._bad = 0, 0
+        self._all = (
+            0  # bytes of a file that is nothing but packets, of which libav passes some over
+        )
         self._first: float | None = None
-        self._end: int | None = None  # of the last packet in the file
         self._scale = 1.0
         if right.patches:
             file = as_file(Part(file, 0, size, right.patches))
@@ -150,7 +149,8 @@ class Libav:
             self._track = _chosen(self._container, tracks, track, name)
             self.track = 1 + tracks.index(self._track)
             self.tags = tags_of(self._track.metadata, self._container.metadata)
-            self._is_bare = self._container.format.name in _BARE
+            if self._container.format.name == "aac":
+                self._all = size - begins
             self.stated = self._stated(has_tag)
             rate = self._track.codec_context.sample_rate or 0
             if self.stated and is_false(self.stated, rate, self._frame_bytes()):
@@ -200,7 +200,8 @@ class Libav:
             of_file = not self._track.duration
             lost = self.stated - self.decoded - (begins if of_file else 0.0)
         else:
-            lost = self.decoded * self._bad / max(self._good, 1)
+            bad = max(self._bad, self._all - self._good)
+            lost = self.decoded * bad / max(self._good, 1)
         return max(0.0, lost, self._gaps, self.decoded * self._lacking)
 
     def signal(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -250,23 +251,13 @@ class Libav:
                 self.problem = self.problem or error
                 self._bad += packet.size if packet else 0
                 continue
-            self._pass(packet)
+            self._good += packet.size if packet else 0
             for frame in frames:
                 if not RATES[0] <= frame.sample_rate <= RATES[1]:
                     self.problem = ValueError(f"a sample rate of {frame.sample_rate} Hz")
                 elif frame.samples and frame.layout.nb_channels:
                     self._count(frame)
                     yield frame
-
-    def _pass(self, packet: "Packet[Track] | None") -> None:
-        """Note the bytes of a packet that was decoded, and those before it that are in none."""
-        if packet is None:
-            return
-        self._good += packet.size
-        if packet.pos is not None and packet.pos >= 0 and self._is_bare:
-            if self._end is not None:
-                self._bad += max(0, packet.pos - self._end)
-            self._end = packet.pos + packet.size
 
     def _count(self, frame: "AudioFrame") -> None:
         """Note how long a frame is, and how long after the last one it comes."""

@@ -44,14 +44,18 @@ def is_false(seconds: float, rate: int, frame_bytes: int) -> bool:
     )
 
 
-def has_length(file: BinaryIO) -> bool:
-    """Whether an MP3 file's first frame states how many there are."""
+def tag_bytes(file: BinaryIO) -> int:
+    """Bytes of the ID3v2 tag that a file begins with; 0 without one."""
     file.seek(0)
     head = file.read(10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        start = 10 + sum((byte & 0x7F) << 7 * place for place, byte in enumerate(head[:5:-1]))
-    file.seek(start)
+    if len(head) < 10 or head[:3] != b"ID3":
+        return 0
+    return 10 + sum((byte & 0x7F) << 7 * place for place, byte in enumerate(head[:5:-1]))
+
+
+def has_length(file: BinaryIO) -> bool:
+    """Whether an MP3 file's first frame states how many there are."""
+    file.seek(tag_bytes(file))
     frame = file.read(4096)
     return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
