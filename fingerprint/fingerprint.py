@@ -243,13 +243,20 @@ def fingerprint(
         Those of `open_audio`, and "too-short" or "silent": less than 0.5 s of sound.
     """
     with open_audio(source, limits, name) as stream:
-        sha256, tags = stream.sha256(), stream.tags
-        if stream.tracks == 1:
-            made = _of_stream(stream, encoder, every)
-        else:
-            made = _of_tracks(stream, limits, encoder, every)
-        others = tuple(replace(other, sha256=sha256, tags=tags) for other in made.others)
-        return replace(made, source=name or stream.name, sha256=sha256, tags=tags, others=others)
+        return fingerprint_stream(stream, limits, encoder, every)
+
+
+def fingerprint_stream(
+    stream: AudioStream, limits: Limits, encoder: Encoder, every: int
+) -> Fingerprint:
+    """As `fingerprint`, of a sound that is open and has not been read."""
+    sha256, tags = stream.sha256(), stream.tags
+    if stream.tracks == 1:
+        made = _of_stream(stream, encoder, every)
+    else:
+        made = _of_tracks(stream, limits, encoder, every)
+    others = tuple(replace(other, sha256=sha256, tags=tags) for other in made.others)
+    return replace(made, sha256=sha256, tags=tags, others=others)
 
 
 def _of_stream(stream: AudioStream, encoder: Encoder, every: int) -> Fingerprint:

@@ -23,7 +23,7 @@ from index.recording import Metadata, Recording
 from index.schema import Schema
 
 # Of the catalogue with the audit log and the keys: another format is another Earmark's.
-SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 5)
+SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 6)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ _recordings = sql.Table(
     sql.Column("sha256", Text, nullable=False),
     sql.Column("codes_sha256", Text, nullable=False),
     sql.Column("duration", sql.Float, nullable=False),
+    sql.Column("undecoded_seconds", sql.Float, nullable=False, server_default="0"),
     sql.Column("ingested_at", Text, nullable=False),
     sql.Column("supplied_at", Text, nullable=False),
     sql.Column("supplied_by", Text),

@@ -172,6 +172,7 @@ def gather(
 
     embeddings : of what answered
     """
+    made = made.of_track(match.track)
     part, start = excerpt(made, match.query_start - begins, match.query_end - begins)
     codes, first = library.codes(
         match.recording, match.reference_start - MARGIN, match.reference_end + MARGIN

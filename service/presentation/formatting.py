@@ -62,7 +62,8 @@ def doubt(match: "Match") -> str:
 def in_words(match: "Match") -> dict[str, str]:
     """A match in words: where in the clip, of what of the recording, how changed, its chance, its doubt."""
     return {
-        "where": span(match.query_start, match.query_end),
+        "where": span(match.query_start, match.query_end)
+        + (f", track {match.track}" if match.track else ""),
         "of": span(match.reference_start, match.reference_end),
         "changed": change(match.tempo, match.pitch_semitones),
         "chance": chance(match.e_value),

@@ -34,10 +34,17 @@ FILES = {
     "title": pa.string(),
     "artist": pa.string(),
     "isrc": pa.string(),
+    "undecoded_seconds": pa.float64(),
+    "notes": pa.string(),  # what else was not heard
     "label": pa.string(),  # agrees, differs or unlabelled; of files in which something was found
     "error": pa.string(),
 }
-_TYPES: dict[Any, pa.DataType] = {float: pa.float64(), float | None: pa.float64(), bool: pa.bool_()}
+_TYPES: dict[Any, pa.DataType] = {
+    float: pa.float64(),
+    float | None: pa.float64(),
+    int | None: pa.int64(),
+    bool: pa.bool_(),
+}
 SEGMENTS = {
     "file": pa.string(),
     "member": pa.string(),
@@ -74,6 +81,7 @@ class _Counts(Counter[str]):
 
     seconds = 0.0
     matched_seconds = 0.0
+    undecoded_seconds = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +164,8 @@ def _file(row: Row, heard: Heard, label: str | None) -> dict[str, Any]:
         "title": row.title,
         "artist": row.artist,
         "isrc": row.isrc,
+        "undecoded_seconds": heard.undecoded_seconds,
+        "notes": "; ".join(heard.notes) or None,
         "label": label,
         "error": heard.error.type if heard.error else None,
     }
@@ -192,6 +202,8 @@ def _count(counts: _Counts, heard: Heard, entry: dict[str, Any]) -> None:
     counts[f"label {entry['label']}"] += entry["label"] is not None
     counts.seconds += heard.duration or 0.0
     counts.matched_seconds += entry["matched_seconds"]
+    counts.undecoded_seconds += heard.undecoded_seconds
+    counts["partly heard"] += heard.error is None and bool(heard.notes)
     if heard.error is not None:
         counts.errors[heard.error.type] += 1
 
@@ -230,6 +242,8 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
         "elapsed_seconds": round(elapsed, 3),
         "real_time_factor": round(counts.seconds / elapsed, 2) if elapsed else None,
         "matched_seconds": round(counts.matched_seconds, 3),
+        "undecoded_seconds": round(counts.undecoded_seconds, 3),
+        "files_with_notes": counts["partly heard"],
         "different_sounds": counts["sounds"],
         "decoys": counts["decoys"],
         "matched_decoys": counts["matched decoys"],
