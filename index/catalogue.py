@@ -72,6 +72,7 @@ _recordings = sql.Table(
     sql.Column("sha256", Text, nullable=False),
     sql.Column("codes_sha256", Text, nullable=False),
     sql.Column("duration", sql.Float, nullable=False),
+    sql.Column("undecoded_seconds", sql.Float, nullable=False, server_default="0"),
     sql.Column("ingested_at", Text, nullable=False),
     sql.Column("supplied_at", Text, nullable=False),
     sql.Column("supplied_by", Text),

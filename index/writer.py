@@ -91,6 +91,7 @@ class Writer:
             **vars(metadata) | {"id": metadata.id or fingerprint.sha256[:16]},
             sha256=fingerprint.sha256,
             duration=fingerprint.duration,
+            undecoded_seconds=round(fingerprint.undecoded, 3),
             ingested_at=now,
             supplied_at=now,
             supplied_by=self._by,

@@ -203,14 +203,17 @@ class Writer:
             )
         self._references[made.sha256] = made
 
-    def write(self, clip: str, made: Fingerprint, matches: Sequence[Match]) -> list[Path | None]:
-        """Bundles for the matches of a clip. Raises EvidenceError."""
+    def write(
+        self, clip: str, made: Fingerprint, matches: Sequence[Match], begins: float = 0.0
+    ) -> list[Path | None]:
+        """Bundles for the matches of a clip, fingerprinted from that second on. Raises EvidenceError."""
         bundles = write_evidence(
             clip,
             made,
             matches,
             self._library,
             self._folder,
+            begins=begins,
             settings=self._settings,
             references=list(self._references.values()),
         )

@@ -202,6 +202,12 @@ def _clip(evidence: Evidence, means: Means) -> Check:
         return said(False, f"the clip could not be checked: {error.detail}")
     if made.sha256 != evidence.sha256:
         return said(False, f"SHA-256 {made.sha256} is not the one stated, {evidence.sha256}")
+    try:
+        made = made.of_track(evidence.match.track)
+    except KeyError:
+        return said(
+            False, f"the file has no sound track {evidence.match.track}, which is the one stated"
+        )
     share = _same_moments(made, kept, evidence.excerpt_start)
     if share < _MOST_MOMENTS:
         return said(

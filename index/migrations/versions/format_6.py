@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("sha256", TEXT, nullable=False, index=True),
         sa.Column("codes_sha256", TEXT, nullable=False, index=True),
         sa.Column("duration", sa.Float, nullable=False),
+        sa.Column("undecoded_seconds", sa.Float, nullable=False, server_default="0"),
         sa.Column("ingested_at", TEXT, nullable=False),
         sa.Column("supplied_at", TEXT, nullable=False),
         sa.Column("supplied_by", TEXT),
