@@ -110,6 +110,7 @@ class Answer:
     encoder : id of the encoder
     elapsed_ms : time the query took, in milliseconds
     undecoded_seconds : seconds that the file states and that could not be decoded
+    notes : what else of the clip was not searched, or is odd about it; a sentence each
     """
 
     clip: str
@@ -120,6 +121,7 @@ class Answer:
     encoder: str
     elapsed_ms: float
     undecoded_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         rows = [(match, in_words(cast(Any, match))) for match in self.matches]
@@ -138,6 +140,7 @@ class Outcome:
     recording : id of the recording; None if it failed
     error : `{"type", "detail"}` of a file that failed
     duration : seconds
+    notes : what else is to be said of the file, a sentence each
     """
 
     file: str
@@ -145,6 +148,7 @@ class Outcome:
     recording: str | None
     error: dict[str, str] | None
     duration: float | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

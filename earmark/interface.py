@@ -9,7 +9,6 @@
 ('example-work.opus', 'match')
 """
 
-import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,11 +32,11 @@ from index.merging import merge_after
 from index.recording import Recording
 from index.writer import Writer
 from service.intake.ern import load_message
-from service.intake.ingest import find_candidates, made_here
+from service.intake.ingest import find_candidates, made_here, whole_only
 from service.intake.ingest import ingest as ingest_files
 from service.intake.metadata import MetadataError, MetadataTable
-from service.query.answer import answer as answer_of
 from service.query.answer import fingerprint_clip
+from service.query.clips import Asked, ask
 from service.runtime.extras import requires
 from service.runtime.ray_library import open_searched
 from service.runtime.settings import Settings, load_settings
@@ -118,6 +117,7 @@ class Library:
         licence_until: date | str | None = None,
         owner: str | None = None,
         private: bool = False,
+        allow_damaged: bool = False,
     ) -> list[Outcome]:
         """Add recordings. The same audio a second time changes nothing.
 
@@ -129,6 +129,7 @@ class Library:
         metadata : a CSV, or a DDEX ERN 4 message (.xml); its rows come before `rightsholder` and `rights`
         licence_until : last day (UTC) on which the recordings answer queries
         owner, private : the owner of keys whose recordings these become; private ones answer only that owner
+        allow_damaged : also add files of which more is stated than can be decoded
 
         Returns
         -------
@@ -160,13 +161,14 @@ class Library:
         for row in idle:
             warnings.warn(f"row {row.number} of {metadata} names no file: {row.file}", stacklevel=2)
         limits = _limits(self._settings)
+        make = made_here(self._index.encoder, limits)
         with self._index.writer() as writer:
             outcomes = [
                 *failures,
                 *ingest_files(
                     self._index,
                     candidates,
-                    made_here(self._index.encoder, limits),
+                    make if allow_damaged else whole_only(make),
                     lambda: _merging(self._index, writer),
                     limits=limits,
                     jobs=self._settings.jobs,
@@ -185,7 +187,6 @@ class Library:
         rate: float | None = None,
         max_e_value: float | None = None,
         hypotheses: int | None = None,
-        owner: str | None = None,
     ) -> Answer:
         """The recordings in a clip, or in samples.
 
@@ -196,7 +197,6 @@ class Library:
         rate : samples per second
         max_e_value : leave out matches that chance brings more often than this per query; default 0.01
         hypotheses : number of altered tempos and pitches to try, 0 for none; default 124
-        owner : search the recordings that this owner sees; default: all
 
         Raises
         ------
@@ -212,22 +212,20 @@ class Library:
         ...
         fingerprint.errors.AudioError: samples: there are none
         """
-        started = time.perf_counter()
-        made = _fingerprint(clip, samples, rate, self._index.encoder, _limits(self._settings))
-        found = answer_of(
-            made.source,
-            made,
+        asked = Asked(
             self._index,
-            max_e_value=self._settings.max_e_value if max_e_value is None else max_e_value,
-            hypotheses=self._settings.hypotheses if hypotheses is None else hypotheses,
-            owner=owner,
-            spent=time.perf_counter() - started,
+            self._index.encoder,
+            _limits(self._settings),
+            self._settings.max_e_value if max_e_value is None else max_e_value,
+            self._settings.hypotheses if hypotheses is None else hypotheses,
         )
+        found = ask(*_named(clip, samples, rate), asked)
         return plain(
             Answer,
             found,
-            sha256=found.sha256 or None,
+            sha256=None if samples is not None else found.sha256 or None,
             matches=tuple(plain(Match, match) for match in found.matches),
+            notes=tuple(found.notes),
             library=plain(LibraryState, found.library),
         )
 
@@ -303,28 +301,26 @@ def fingerprint(
     >>> earmark.Library.open("earmark-library").query("suspect.emk").matches[0].source
     'example-work.opus'
     """
-    return _fingerprint(clip, samples, rate, Encoder.load(), _limits(load_settings()))
+    name, source = _named(clip, samples, rate)
+    assert not isinstance(source, Fingerprint)
+    made = fingerprint_clip(source, Path(name).name, Encoder.load(), _limits(load_settings()))
+    return made if samples is None else replace(made, sha256="")
 
 
-def _fingerprint(
-    clip: Clip | None,
-    samples: ArrayLike | None,
-    rate: float | None,
-    encoder: Encoder,
-    limits: Limits,
-) -> Fingerprint:
+def _named(
+    clip: Clip | None, samples: ArrayLike | None, rate: float | None
+) -> tuple[str, Path | BinaryIO | Fingerprint]:
+    """What a clip is called, and where its bytes are. Raises AudioError for bad samples."""
     if (clip is None) == (samples is None):
         raise TypeError("give a clip, or samples= and rate=")
     if samples is not None:
-        made = fingerprint_clip(as_wav(samples, rate), NAME, encoder, limits)
-        return replace(made, sha256="")
+        return NAME, as_wav(samples, rate)
     if isinstance(clip, Fingerprint):
-        return clip
+        return clip.source, clip
     if isinstance(clip, str | PathLike):
-        path = Path(clip)
-        return replace(fingerprint_clip(path, path.name, encoder, limits), source=str(path))
+        return str(clip), Path(clip)
     assert clip is not None
-    return fingerprint_clip(clip, str(getattr(clip, "name", "file")), encoder, limits)
+    return str(getattr(clip, "name", "file")), clip
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fingerprint.audio import RATES
+from fingerprint.decoders import RATES
 from fingerprint.errors import AudioError
 
 NAME = "samples"  # what errors and answers call them
