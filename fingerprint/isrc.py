@@ -8,9 +8,11 @@ import re
 import unicodedata
 
 # Between the parts: hyphens and dashes of every kind, a space, a point, an underscore.
-_BETWEEN = r"[-\u2010-\u2015\u2212\s._]?"
+_BETWEEN = "[-\u2010-\u2015\u2212\\s._]?"
 _PARTS = rf"[A-Z]{{2}}{_BETWEEN}[A-Z0-9]{{3}}{_BETWEEN}[0-9]{{2}}{_BETWEEN}[0-9]{{5}}"
 _IN_TEXT = re.compile(rf"(?<![A-Z0-9])(?:ISRC[\s:=#]*)?({_PARTS})(?![A-Z0-9])")
+# The same for DuckDB, whose expressions have no look-ahead; its group is the ISRC as it is written.
+SQL_IN_TEXT = rf"\b(?:ISRC[\s:=#]*)?({_PARTS})\b"
 _AROUND = " \t\r\n\f\v\ufeff\u200b\u200e\u200f\"'`"  # blanks, marks and quotes at its ends
 _WHOLE = re.compile(rf"(?:(?:URN:)?ISRC[\s:=#]*)?({_PARTS})")
 EXAMPLE = "GBAYE0000001"

@@ -3,9 +3,9 @@
     bytes ─▶ UTF-8 blocks of whole lines ─▶ pyarrow, where a block is regular ─▶ record batches
                                          └▶ Python's csv, line by line, where it is not ─┘
 
-A block is regular if pyarrow finds in it a row of the header's width for each line, in UTF-8. Of another block
-every row still counts: a line that is no UTF-8 is taken for Windows-1252, a row with too few or too many
-cells and a quote that is never closed are told of by their line. Empty lines are no rows.
+A block is regular if pyarrow finds in it a row of the header's width for each line, in UTF-8. Of another
+block every row still counts: a line that is no UTF-8 is taken for Windows-1252; a row with too few or too
+many cells and a quote that is never closed are told of by their line. Empty lines are no rows.
 """
 
 import codecs
@@ -230,7 +230,7 @@ class Delimited:
         self.damage: str | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Every row's wanted cells; what damage ends the file is in `damage`, and the rows before it are read."""
+        """Every row's wanted cells, up to damage if there is some: `damage` says so then."""
         line = 1
         carried: list[tuple[int, str]] = []  # lines of a row that goes on in the next block
         for block in self._readable():
@@ -331,12 +331,10 @@ class Delimited:
         return row
 
 
-def _open_end(
-    lines: list[tuple[int, str]], delimiter: str, width: int
-) -> list[tuple[int, str]]:
+def _open_end(lines: list[tuple[int, str]], delimiter: str, width: int) -> list[tuple[int, str]]:
     """The lines of a last row that may go on: those from a quote that is not closed here."""
     for back in range(1, min(len(lines), _MOST_LINES) + 1):
-        number, text = lines[-back]
+        text = lines[-back][1]
         if '"' not in text or _cells([text], delimiter) is not None:
             continue
         end = [line for _, line in lines[-back:]]

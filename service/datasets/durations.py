@@ -1,4 +1,4 @@
-"""Durations as people write them: `225`, `3:45`, `00:03:45`, `PT3M45S`, `225 s`, `6,02`, `225000 ms`, `3'45"`."""
+"""Durations as people write them: `225`, `3:45`, `00:03:45`, `PT3M45S`, `225 s`, `225000 ms`, `3'45"`."""
 
 import re
 import unicodedata

@@ -94,9 +94,7 @@ def _flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
             if isinstance(value, dict):
                 yield from (
-                    (f"{name}.{key}", inner)
-                    for key, inner in value.items()
-                    if isinstance(key, str)
+                    (f"{name}.{key}", inner) for key, inner in value.items() if isinstance(key, str)
                 )
 
 
