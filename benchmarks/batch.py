@@ -35,9 +35,9 @@ from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH, REVIEW
 from service.scan.journal import Journal
-from service.scan.listen import Task
 from service.scan.report import write_report
 from service.scan.runner import scan
+from service.scan.worker import Task
 
 SHORTEST, LONGEST = 5.0, 30.0  # s
 

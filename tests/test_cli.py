@@ -21,7 +21,7 @@ import service.intake.ingest
 from fingerprint.encoder import Encoder
 from index.library import Library
 from index.recording import RIGHTS
-from service.cli.main import main
+from service.command import main
 
 Conforms = Callable[[object, str], None]
 MY_RIGHTS = ("--rightsholder", "Me", "--rights", "licensed")

@@ -22,7 +22,8 @@ from server import Server
 
 from benchmarks import postgresql
 from fingerprint.encoder import Encoder
-from index import audit, catalogue, keys
+from index import audit_log as audit
+from index import catalogue, keys
 from index.backup import backup
 from index.database import BESIDE, Text
 from index.errors import DatabaseAway, LibraryError, LibraryLocked
@@ -30,8 +31,8 @@ from index.library import Library
 from index.recording import Metadata
 from index.schema import Schema
 from index.verify import verify
-from service.jobs import scans
-from service.jobs.ingests import Ingests
+from service.jobs import scan_jobs as scans
+from service.jobs.ingest_jobs import Ingests
 from service.runtime.settings import SettingsError, load_settings
 
 ENCODER = Encoder.load()

@@ -17,7 +17,7 @@ from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH, REVIEW
 from service.datasets.source import OnDisk
-from service.scan import listen
+from service.scan import worker as listen
 from service.scan.decoy import false_discovery_rate, mirrored, wilson
 
 ENCODER = Encoder.load()

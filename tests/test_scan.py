@@ -31,10 +31,10 @@ from webhdfs import served
 
 from benchmarks.instruments import chip, piano
 from fingerprint.errors import AudioError
-from service.datasets.dataset import size_of
 from service.datasets.location import DatasetError, place
+from service.datasets.walk import size_of
 from service.runtime.workers import Bounds, WorkerError, Workers
-from service.scan.listen import PROBED, SHORT, windows
+from service.scan.worker import PROBED, SHORT, windows
 
 Report = tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]
 
@@ -425,7 +425,7 @@ def test_a_url_that_cannot_be_read_is_told_of(
 KILLED = """
 import os, signal, sys
 import service.scan.runner
-from service.cli.main import main
+from service.command import main
 
 scan, left = service.scan.runner.scan, 0
 

@@ -21,7 +21,7 @@ from server import Server
 from fingerprint.encoder import Encoder
 from index.key import Key
 from index.library import Library
-from service.jobs.scans import Scans
+from service.jobs.scan_jobs import Scans
 from service.runtime.settings import Settings
 from service.scan.journal import LOCK
 from service.web.auth import Asker

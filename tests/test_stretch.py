@@ -17,9 +17,10 @@ from index.recording import Metadata
 from index.significance import MATCH
 from service.datasets.source import OnDisk
 from service.evidence.bundle import verify
-from service.scan import listen, stretch
-from service.scan.listen import EVIDENCE, Heard, Task
-from service.scan.matched import Segment
+from service.scan import chunks as stretch
+from service.scan import worker as listen
+from service.scan.matched_segment import Segment
+from service.scan.worker import EVIDENCE, Heard, Task
 
 
 def numbers(first: int, last: int) -> np.ndarray:

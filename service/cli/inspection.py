@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.command import (
+from service.cli.group import (
     EXIT_STATUSES,
     complain,
     current_settings,
@@ -31,7 +31,7 @@ from service.cli.command import (
 if TYPE_CHECKING:
     from service.datasets.member import Member
     from service.scan.journal import Journal
-    from service.scan.listen import Heard
+    from service.scan.worker import Heard
 
 
 report_option = click.option(
@@ -107,13 +107,13 @@ def scan(
     from threading import Event
 
     from fingerprint.hypotheses import LADDER
-    from service.datasets.dataset import size_of
     from service.datasets.location import place
     from service.datasets.member import spelled
+    from service.datasets.walk import size_of
     from service.runtime.ray_library import jobs_of, join
     from service.scan.journal import Journal
-    from service.scan.listen import EVIDENCE, Task
     from service.scan.runner import scan as scan_dataset
+    from service.scan.worker import EVIDENCE, Task
 
     settings = current_settings()
     encoder = load_encoder()

@@ -1,5 +1,5 @@
-"""The `earmark` command: what goes in, what is asked, and the server; the rest is in `service.cli.upkeep` and
-`service.cli.inspection`.
+"""Commands that add recordings, answer queries, make fingerprints and list settings; others are in
+`service.cli.upkeep` and `service.cli.inspection`. `service.command` adds the server.
 
 `earmark --help` has to be instant, so numpy, numba, pydantic and FastAPI are imported by the
 commands that need them and never at the top of this file.
@@ -21,7 +21,7 @@ from service.cli import (
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
 )
-from service.cli.command import (
+from service.cli.group import (
     EXIT_STATUSES,
     SOME_FAILED,
     complain,
@@ -40,7 +40,6 @@ from service.cli.command import (
     print_json,
     progress,
     ray_option,
-    setting,
     stopping,
     wrong_per_million_option,
 )
@@ -424,36 +423,6 @@ def fingerprint(path: str, output: str, as_json: bool) -> None:
                 "encoder": made.encoder,
             }
         )
-
-
-@main.command(short_help="Answer over HTTP.", epilog=EXIT_STATUSES)
-@setting(
-    "--host",
-    metavar="ADDRESS",
-    help="A loopback address while there are no keys.  [default: 127.0.0.1]",
-)
-@setting("--port", metavar="PORT", help="0 takes a free one.  [default: 8000]")
-@jobs_option
-@max_e_value_option
-@wrong_per_million_option
-@hypotheses_option
-@ray_option
-@library_option
-def serve() -> None:
-    """Answer over HTTP: on this machine only until `earmark keys create` made a first key.
-
-    \b
-    Examples:
-      earmark serve --port 8080
-      curl -F clip=@suspect.mp3 http://127.0.0.1:8080/v1/query
-
-    The routes are described, and can be tried, at /docs. The library is made if it is not there.
-    What other processes ingest and remove meanwhile is seen at once. Ctrl-C or SIGTERM finishes
-    the requests in hand and stops.
-    """
-    from service.web.server import run
-
-    run(current_settings(), complain)
 
 
 @main.command(

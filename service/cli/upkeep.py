@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from index.key import SCOPES
-from service.cli.command import (
+from service.cli.group import (
     EXIT_STATUSES,
     LIBRARY_UNUSABLE,
     SOME_FAILED,
@@ -101,7 +101,7 @@ def list_recordings(
     {"recordings": [two recordings], "share": of the longer one that matches the other}.
     """
     from service.presentation.formatting import clock, table
-    from service.query.fields import RecordingEntry
+    from service.query.recording_fields import RecordingEntry
 
     library = open_library(current_settings(), load_encoder())
     if duplicates:
@@ -126,7 +126,7 @@ def list_recordings(
 def _list_duplicates(library: "Library", as_json: bool) -> None:
     from index.duplicates import duplicates
     from service.presentation.formatting import table
-    from service.query.fields import RecordingEntry
+    from service.query.recording_fields import RecordingEntry
 
     rows = []
     for pair in duplicates(library):
@@ -152,7 +152,7 @@ def show(recording_id: str, as_json: bool) -> None:
     Example:
       earmark show 01j9w0c4
     """
-    from service.query.fields import RecordingEntry
+    from service.query.recording_fields import RecordingEntry
 
     settings = current_settings()
     library = open_library(settings, load_encoder())
@@ -302,9 +302,9 @@ def _unusable_calibration(library: "Library") -> "Iterator[Damage]":
 
 def _refit(library: "Library", as_json: bool) -> None:
     """Fit the chance of a wrong answer to the library, and keep the fit in it."""
-    from index.refit import TooSmall, looks_ahead, refit
+    from index.library_calibration import TooSmall, looks_ahead, refit
     from index.significance import Calibration
-    from index.stored import seconds_of
+    from index.stored_query import seconds_of
     from service.presentation.formatting import table
 
     try:

@@ -25,8 +25,8 @@ from pydantic import BaseModel, Field, ValidationError
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError, EarmarkError
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index.evidence import MARGIN, Statement, Weighed, excerpt, weigh
 from index.library import Library
+from index.rescoring import MARGIN, Statement, Weighed, excerpt, weigh
 from index.segment import Codes
 from index.significance import Calibration
 from service.presentation.formatting import in_words

@@ -22,9 +22,9 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
 from index.library import Library
 from index.writer import Writer
-from service.datasets.dataset import members
 from service.datasets.extensions import is_archive, is_sound
 from service.datasets.source import OnDisk, Source, identify
+from service.datasets.walk import members
 from service.intake.metadata import MetadataError, MetadataTable, Row, describe
 from service.presentation.formatting import as_text, printable
 

@@ -24,7 +24,7 @@ from index.library import Library
 from index.search import Match as Found
 from index.snapshot import Snapshot
 from service.presentation.formatting import as_text
-from service.query.fields import Rights
+from service.query.recording_fields import Rights
 
 FINGERPRINT_EXTENSION = ".emk"
 STANDARD_INPUT = "-"

@@ -15,10 +15,10 @@ from service.presentation.formatting import in_words
 from service.presentation.templating import templates
 from service.scan.decoy import false_discovery_rate
 from service.scan.journal import Journal, Row
-from service.scan.listen import Heard
-from service.scan.matched import Segment
+from service.scan.matched_segment import Segment
 from service.scan.naming import UNLABELLED, compare, connect
-from service.scan.tables import SUMMARY, TableWriter, report_in
+from service.scan.report_tables import SUMMARY, TableWriter, report_in
+from service.scan.worker import Heard
 
 FILES = {
     "file": pa.string(),

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from fingerprint.errors import AudioError
 from index.database import dial
-from service.datasets.dataset import members
 from service.datasets.location import Place
 from service.datasets.member import Member
 from service.datasets.source import MOST_IN_MEMORY, at_hand, identify
+from service.datasets.walk import members
 from service.evidence.bundle import EvidenceError
 from service.query.answer import ClipError
 from service.runtime.workers import Bounds, WorkerDied, Workers
 from service.scan.journal import GO_ON, Journal, JournalUnwritable, Noted
-from service.scan.listen import Heard, Task, listen, set_up
+from service.scan.worker import Heard, Task, listen, set_up
 
 if TYPE_CHECKING:
     from service.runtime.ray_nodes import Nodes

@@ -34,11 +34,11 @@ from index.library import Library
 from index.recording import Recording
 from index.writer import Writer
 from service.intake.metadata import describe
-from service.jobs.ingests import Ingests
-from service.jobs.scans import Scans
+from service.jobs.ingest_jobs import Ingests
+from service.jobs.scan_jobs import Scans
 from service.presentation.formatting import as_text
 from service.query.answer import Answer, answer, load_fingerprint, most_fingerprint_bytes
-from service.query.fields import (
+from service.query.recording_fields import (
     CURSOR,
     Day,
     Flag,

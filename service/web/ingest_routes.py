@@ -7,8 +7,8 @@ import anyio.to_thread
 from fastapi import FastAPI, Form, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.jobs.ingests import IngestEntry, IngestPage, Ingests
-from service.query.fields import Day, Flag, NotBlank, Rights
+from service.jobs.ingest_jobs import IngestEntry, IngestPage, Ingests
+from service.query.recording_fields import Day, Flag, NotBlank, Rights
 from service.web.auth import Ingester, Quotas
 from service.web.problems import described
 from service.web.uploads import File, file_name

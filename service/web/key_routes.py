@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from index.key import end_of
 from index.library import Library
 from index.writer import Writer
-from service.query.fields import NOT_BLANK, TRIMMED, Day
+from service.query.recording_fields import NOT_BLANK, TRIMMED, Day
 from service.web.auth import Administrator, Asker
 from service.web.problems import ProblemError, described, invalid
 

@@ -18,12 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fingerprint.fingerprint import Fingerprint
 from index.library import Library
 from service.evidence.bundle import picture
-from service.jobs.ingests import Ingests
-from service.jobs.scans import Scans
+from service.jobs.ingest_jobs import Ingests
+from service.jobs.scan_jobs import Scans
 from service.presentation.formatting import in_words
 from service.presentation.templating import templates
 from service.query.answer import Answer, Match
-from service.query.fields import CURSOR
+from service.query.recording_fields import CURSOR
 from service.runtime.settings import Settings
 from service.web.auth import Administrator, Asker, Ingester, Querier
 from service.web.example import STATIC, answered_example

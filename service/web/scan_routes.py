@@ -8,8 +8,8 @@ from fastapi import FastAPI, Form, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.jobs.scans import ScanEntry, ScanPage, Scans
-from service.query.fields import Flag
+from service.jobs.scan_jobs import ScanEntry, ScanPage, Scans
+from service.query.recording_fields import Flag
 from service.web.auth import Querier
 from service.web.problems import described
 from service.web.uploads import File, file_name

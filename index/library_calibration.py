@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
-from index.chance import Fit, Look, fit, peaks
 from index.library import Library
-from index.question import Question
+from index.query_context import Question
 from index.recording import Recording
 from index.significance import Calibration, Tail
 from index.snapshot import Snapshot
-from index.stored import as_query
+from index.stored_query import as_query
+from index.tail_fit import Fit, Look, fit, peaks
 
 LEAST_RECORDINGS = 100  # of which a library's tail can be told: a few works set it
 LEAST_EMBEDDINGS = 20_000  # about three hours

@@ -1,6 +1,6 @@
 """What a worker of a scan does with one sound: fingerprint it, search for it, and for a decoy of it.
 
-A long sound is heard in stretches (`service.scan.stretch`), each a query of its own.
+A long sound is heard in stretches (`service.scan.chunks`), each a query of its own.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint_samples
 from index.errors import LibraryError
-from index.evidence import MARGIN, excerpt
 from index.library import Library
+from index.rescoring import MARGIN, excerpt
 from index.search import QUICK, THOROUGH
 from index.search import Match as Found
 from index.significance import REVIEW
@@ -27,9 +27,9 @@ from index.votes import Effort
 from service.datasets.source import Source
 from service.evidence.bundle import EvidenceError, write_evidence
 from service.query.answer import ClipError, match_of
+from service.scan.chunks import joined, stretches
 from service.scan.decoy import mirrored
-from service.scan.matched import Segment
-from service.scan.stretch import joined, stretches
+from service.scan.matched_segment import Segment
 
 # Windows that are probed: 3 s in every 27, so that each stretch of 30 s holds a whole one. A window has few
 # embeddings, so more of them vote.

@@ -14,11 +14,11 @@ import sqlalchemy as sql
 from pydantic import BaseModel, Field
 
 from service.datasets.extensions import AUDIO_EXTENSIONS, CONTAINERS
-from service.jobs.jobs import Jobs, State, plain_name
+from service.jobs.job_table import Jobs, State, plain_name
 from service.runtime.settings import Settings
 from service.scan.journal import FILE as JOURNAL
 from service.scan.journal import LOCK
-from service.scan.tables import SUMMARY
+from service.scan.report_tables import SUMMARY
 from service.web.auth import Asker
 from service.web.problems import ProblemError
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.view import unaltered
 from index.align import Found, align_near
-from index.question import Question
+from index.query_context import Question
 from index.significance import MATCH, Calibration
-from index.stored import as_query
+from index.stored_query import as_query
 from index.votes import Effort, Passage, candidates
 
 AROUND = 20  # reference steps (10 s) at either side, by which a copy is told from shared material

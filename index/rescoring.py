@@ -16,11 +16,11 @@ from fingerprint.hypotheses import LADDER, UNALTERED, Hypothesis
 from fingerprint.spectrogram import FRAME_RATE
 from fingerprint.view import unaltered, under
 from index.align import MOST_BEND, align_near
-from index.likeness import contrast_under, mean_similarity
-from index.question import Question
+from index.query_context import Question
 from index.segment import Codes
 from index.significance import Calibration
 from index.snapshot import Snapshot
+from index.versions import contrast_under, mean_similarity
 
 MARGIN = 3.0  # s kept at either side of a match
 
@@ -44,7 +44,7 @@ class Weighed:
     Attributes
     ----------
     score, e_value : of the alignment; 0 and inf if there is none
-    likeness, contrast : by which a copy is told from another version (`index.likeness`); None if there is no
+    likeness, contrast : by which a copy is told from another version (`index.versions`); None if there is no
         alignment, or the excerpt keeps no levels
     similarity : of the excerpt's embeddings with the stored ones [shape=(query steps, reference steps)]
     query_times, reference_times : seconds of these steps' centres

@@ -5,7 +5,7 @@
     Shards ──"nearest?"──▶ every shard ──▶ their nearest, merged
            ──"codes?"────▶ the one that holds them
 
-What is cut off is what a search asks of the stored codes (`index.segments`); what is decided on the whole
+What is cut off is what a search asks of the stored codes (`index.segment_set`); what is decided on the whole
 library is decided in one place. The nearest embeddings of all shards, merged, are those of one machine
 (`index.neighbours`), so candidates, scores, E-values and their order are, too.
 
@@ -39,7 +39,7 @@ from index.catalogue import SegmentRow
 from index.errors import ClusterError, LibraryError, ShardLost
 from index.neighbours import Nearest, merged
 from index.segment import Codes, Segment, concatenate
-from index.segments import Searched, nearest_to_each, numbered_through
+from index.segment_set import Searched, nearest_to_each, numbered_through
 
 # Bytes that a shard's process takes beside its segments (`python -m benchmarks.cluster`: 288 to 302 MB).
 MEMORY_OF_A_SHARD = 300_000_000
@@ -410,7 +410,7 @@ class Shards:
 
 
 class Sharded:
-    """Segments that are in shards, as `index.segments.Segments`."""
+    """Segments that are in shards, as `index.segment_set.Segments`."""
 
     def __init__(self, shards: Shards, held: Mapping[SegmentRow, _Shard]) -> None:
         self.firsts, self.total = numbered_through({row.number: row.embeddings for row in held})

@@ -7,7 +7,7 @@ A job is a command of `earmark`. What a server that is stopped or killed has not
 it is started again, or by another server of the same PostgreSQL database and folder; that the command can
 be run again, and does nothing twice, is the command's business. The table alone says what is to be done, so
 the queue (Huey's) is in memory. Of several servers one claims a job, and has it until it is done or its
-connection to the database is lost. What kinds there are: `service.jobs.scans`, `service.jobs.ingests`.
+connection to the database is lost. Kinds of jobs: `service.jobs.scan_jobs`, `service.jobs.ingest_jobs`.
 """
 
 import logging
@@ -35,7 +35,7 @@ from fingerprint.errors import reason_of
 from index.database import Database, DatabaseErrors, Text, database
 from index.errors import LibraryError
 from index.schema import Schema
-from service.cli.command import SOME_FAILED
+from service.cli.group import SOME_FAILED
 from service.runtime.settings import Settings
 from service.web.auth import Asker
 from service.web.problems import ProblemError, unavailable
@@ -47,7 +47,7 @@ _LOOK_EVERY = 2.0  # s, for what other servers have left undone or were told to 
 _START = """
 import sys, traceback
 try:
-    from service.cli.main import main
+    from service.command import main
     main(prog_name="earmark")
 except Exception:
     traceback.print_exc()

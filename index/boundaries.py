@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
 from index.align import Found
-from index.question import Question
+from index.query_context import Question
 from index.significance import UNIT
 
 # Similarity above the crowding, in units of `index.significance.UNIT`, as

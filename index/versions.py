@@ -27,7 +27,7 @@ from index.votes import Passage
 
 if TYPE_CHECKING:
     from index.align import Found
-    from index.question import Question
+    from index.query_context import Question
 
 RANGE = 50.0  # dB under a frame's loudest band, below which nothing is looked at
 

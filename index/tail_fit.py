@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.hypotheses import Hypothesis
-from index.question import Question
+from index.query_context import Question
 from index.search import everything
 from index.significance import REVIEW, Tail
 

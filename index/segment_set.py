@@ -1,6 +1,6 @@
 """The segments of a library, and what a search asks of them, wherever they are held.
 
-Here they are mapped in this process; `index.cluster` has them held by others.
+Here they are mapped in this process; `index.cluster.shards` has them held by others.
 """
 
 import itertools

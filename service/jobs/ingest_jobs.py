@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from index.database import Text
 from service.datasets.extensions import ARCHIVES
 from service.intake.metadata import MetadataError, MetadataTable
-from service.jobs.jobs import Jobs, State, plain_name
+from service.jobs.job_table import Jobs, State, plain_name
 from service.runtime.settings import Settings
 from service.web.auth import Asker, Quotas
 from service.web.problems import ProblemError, invalid

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE
-from service.scan.matched import Segment
+from service.scan.matched_segment import Segment
 
 STRETCH = 600.0  # s
 OVERLAP = 30.0  # s that a stretch has in common with the next
