@@ -13,7 +13,6 @@ beyond the limits on bytes and seconds, or a crash of it, is for the process aro
 import contextlib
 import hashlib
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.errors import AudioError, reason_of
+from fingerprint.isrc import isrcs_in
 
 if TYPE_CHECKING:
     from av.audio.fifo import AudioFifo
@@ -87,7 +87,6 @@ _TAG_NAMES = {
         "tyer",
     ),
 }
-_ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}")  # ISO 3901, without its optional hyphens
 _LONGEST_TAG = 1000  # characters
 
 
@@ -513,8 +512,7 @@ def _tags(container: "InputContainer", stream: "AvAudioStream") -> dict[str, str
         value = next((found[name] for name in names if name in found), None)
         if tag == "isrc" and value is not None:
             # WAV has a chunk of this name that means "source".
-            code = _ISRC.fullmatch(value.upper().replace("-", "").replace(" ", ""))
-            value = code.group() if code else None
+            value = next(iter(isrcs_in(value)), None)
         if value is not None:
             tags[tag] = value
     return tags
