@@ -172,7 +172,7 @@ def records(
         number, text = first
         cells = _cells([text], delimiter)
         if cells is None:
-            taken = []
+            taken: list[tuple[int, str]] = []
             while cells is None and len(taken) < _MOST_LINES:
                 another = ahead.pop() if ahead else next(source, None)
                 if another is None:

@@ -1,9 +1,9 @@
 """The sound recordings of a DDEX ERN message: what a label says of the files that it delivers.
 
 Read are, for each SoundRecording of a NewReleaseMessage (ERN 3, such as 3.8.2, and ERN 4): its ISRC, title,
-artists, label, ISWC, duration, and the delivered audio files, previews left out. In 4.3 identifiers and files
-are those of its editions, and artists and labels are references into the message's PartyList. In ERN 3 they are
-written out, in details by territory; those that hold worldwide count, or else the first.
+artists, label, ISWC, duration, and the delivered audio files, previews left out. In 4.3 identifiers and
+files are those of its editions, and artists and labels are references into the message's PartyList. In
+ERN 3 they are written out, in details by territory; those that hold worldwide count, or else the first.
 """
 
 import re

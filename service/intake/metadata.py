@@ -12,7 +12,7 @@ from typing import Any
 
 from fingerprint.errors import EarmarkError
 from fingerprint.isrc import normalised
-from index.recording import RIGHTS, Metadata
+from index.recording import RIGHTS, Metadata, Recording
 from service.datasets.delimited import decoded, encoding_of, layout_of, records
 from service.datasets.labels import plain
 from service.intake.paths import Paths
@@ -185,7 +185,7 @@ def _row(
     fields, problem = checked({name: value for name, value in said.items() if value})
     lacking = not fields.keys() & set(keys)
     file = fields.pop("file", "")
-    if any(cell.strip() for cell in cells[width:]):
+    if len(cells) > width:
         problem = f"{len(cells)} cells, but the header has {width}"
     elif lacking:
         problem = f"no {_either(keys)}"
@@ -198,7 +198,9 @@ def checked(fields: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     said = {name: value for name, value in fields.items() if value != EMPTY}
     if "rights" in said:
         spelled = "-".join(said["rights"].lower().replace("_", " ").replace("-", " ").split())
-        stored["rights"] = spelled.replace("license", "licence")
+        stored["rights"] = {"open-license": "open-licence", "licenced": "licensed"}.get(
+            spelled, spelled
+        )
         said["rights"] = stored["rights"] if stored["rights"] in RIGHTS else fields["rights"]
     if "isrc" in said:
         try:
@@ -232,3 +234,18 @@ def _unsound(fields: Mapping[str, str]) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def changes(fields: Mapping[str, str], recording: Recording) -> dict[str, str | None]:
+    """What a row changes of a recording. Raises ValueError where it says what cannot be."""
+    if fields.get("id", recording.id) != recording.id:
+        raise ValueError(
+            f"is there already, as {recording.id!r}: its id cannot become {fields['id']!r}"
+        )
+    values = {
+        name: None if value == EMPTY else value for name, value in fields.items() if name != "id"
+    }
+    for name in ("rightsholder", "rights"):
+        if name in values and values[name] is None:
+            raise ValueError(f"a recording cannot be without {name}")
+    return values

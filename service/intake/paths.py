@@ -17,11 +17,12 @@ class Paths:
     def __init__(self, files: Sequence[Path], folders: Iterable[Path]) -> None:
         """Files, and the folders that relative paths may start from."""
         self._folders = [str(folder.resolve()) for folder in folders]
-        self._exact = {str(file.resolve()): file for file in files}
+        self._exact = {str(file.resolve()): file for file in files if self._folders}
         self._composed: dict[str, list[Path]] = {}
         self._named: dict[str, list[Path]] = {}
+        for whole, file in self._exact.items():
+            self._composed.setdefault(_composed(whole), []).append(file)
         for file in files:
-            self._composed.setdefault(_composed(str(file.resolve())), []).append(file)
             self._named.setdefault(_folded(file.name), []).append(file)
 
     def of(self, written: Sequence[str]) -> Iterator[tuple[list[Path], bool]]:

@@ -22,8 +22,8 @@ from service.datasets.location import DatasetError
 from service.presentation.templating import templates
 from service.scan.journal import JournalError, JournalUnwritable
 from service.scan.naming import SAME_LENGTH, connect
-from service.scan.rows import Said, load
 from service.scan.report_tables import SUMMARY, TableWriter, report_in
+from service.scan.rows import Said, load
 
 # What a row's name is worth as evidence, strongest first.
 GRADES = {

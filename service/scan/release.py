@@ -212,7 +212,7 @@ def _open(metadata: Path) -> tuple[sqlite3.Connection, list[_Table]]:
     connection = sqlite3.connect(":memory:", uri=True, check_same_thread=False)
     connection.text_factory = lambda data: decoded(data)[0]
     connection.execute("PRAGMA temp_store = MEMORY")
-    tables = []
+    tables: list[_Table] = []
     for number, file in enumerate(files):
         schema = f"file{number}"
         try:
