@@ -14,7 +14,7 @@ NAMES = {
         *("track", "song", "recording", "name"),
     ),
     "artist": (
-        *("artist", "artists", "artistname", "artistnames", "artistsname", "artistsnames"),
+        *("artist", "artists", "artistname", "artistnames", "artistsname", "artists0name"),
         *("trackartist", "trackartists", "trackartistsname", "mainartist", "primaryartist"),
         *("displayartist", "displayartistname", "artistcredit", "performer", "performers"),
         *("creator", "interpret", "interprete", "artista", "band", "albumartist"),
