@@ -105,8 +105,8 @@ def ingest(
     PATH is a file, a folder or an archive (.zip, .tar, .tar.gz, .tar.zst), which is read as a folder
     and not unpacked. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
-    is not decoded; it gets what its row of the metadata says. Nothing is added without a rights basis: --rightsholder and
-    --rights, or those columns in every row of the metadata.
+    is not decoded; it gets what its row of the metadata says. Nothing is added without a rights
+    basis: --rightsholder and --rights, or those columns in every row of the metadata.
 
     A CSV has a header, in any case, and commas, semicolons or tabs. Its only required column is `file`, a
     path relative to the CSV or to a PATH, or a file's bare name; id, title, artist, isrc, iswc,

@@ -48,8 +48,8 @@ def change(metadata_file: str, as_json: bool) -> None:
 
     FILE.csv has a header. A row names its recording by `id`, or else by `file`, the path of the file
     that it was ingested from or the end of that path; the other columns are those of `earmark
-    ingest`. A cell that is empty leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
-    and the others still count.
+    ingest`. A cell that is empty leaves what is there; one that holds only `-` empties it. A row
+    that cannot be used is told of, and the others still count.
 
     \b
     JSON, a line per row:
