@@ -51,9 +51,12 @@ class IngestEntry(BaseModel):
     name: str = Field(description="Of the archive, as it was sent.")
     state: State
     done: int = Field(
-        description="Files that have been dealt with so far: the sum of the next three."
+        description="Files that have been dealt with so far: the sum of the next four."
     )
     added: int
+    changed: int = Field(
+        description="Files that were there already, of which the metadata said more."
+    )
     unchanged: int = Field(description="Files of audio that was already there.")
     failed: int
     failures: list[FailedFile] = Field(
@@ -171,7 +174,7 @@ class Ingests(Jobs):
             is_new = connection.execute(sql.select(self._files.c.file).where(*said)).first() is None
             if is_new:
                 connection.execute(sql.insert(self._files).values(note))
-        if is_new and outcome["status"] != "unchanged":
+        if is_new and outcome["status"] not in ("changed", "unchanged"):
             self._quotas.audio(row.options["key"], outcome["duration"] or 0)
             try:
                 self._quotas.require_audio(row.options["key"])
@@ -205,6 +208,7 @@ class Ingests(Jobs):
             state=row.state,
             done=sum(counts.values()),
             added=counts.get("added", 0),
+            changed=counts.get("changed", 0),
             unchanged=counts.get("unchanged", 0),
             failed=counts.get("failed", 0),
             failures=[

@@ -43,6 +43,7 @@ from service.query.recording_fields import (
     CURSOR,
     Day,
     Flag,
+    Isrc,
     NotBlank,
     RecordingChange,
     RecordingEntry,
@@ -101,7 +102,7 @@ class NewRecording(BaseModel):
     id: Text | None = Field(default=None, description="Given by Earmark where it is left out.")
     title: Text | None = None
     artist: Text | None = None
-    isrc: Text | None = None
+    isrc: Isrc | None = None
     iswc: Text | None = None
     work: Text | None = None
     label: Text | None = None
