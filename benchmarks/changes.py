@@ -2,16 +2,18 @@
 
     python -m benchmarks.changes --folder FOLDER [--split report] [--unchanged 480] [--changed 480] [--seed 1]
 
-Clips of 2, 3, 5 and 8 s at random places of a split's works, as they are or changed in speed, tempo, pitch or
-both (by up to 20 % and 3 semitones, resampled or by Rubber Band), then damaged by ambience at 10 dB, MP3 at
-64 kbit/s, a telephone or a synthetic room, are looked up among all works of the split, with the whole ladder of
-hypotheses. Counted are, for answers that name the clip's work as a match: unchanged clips of which a change is
-said; changed clips of whose tempo and pitch the interval holds the truth, and how wide the intervals are.
+Clips of 2, 3, 5 and 8 s at random places of a split's works, as they are or changed in speed, tempo, pitch
+or both (by up to 20 % and 3 semitones, resampled or by Rubber Band), then damaged by ambience at 10 dB, MP3
+at 64 kbit/s, a telephone or a synthetic room, are looked up among all works of the split, with the whole
+ladder of hypotheses. Counted are, for answers that name the clip's work as a match: unchanged clips of
+which a change is said; changed clips of whose tempo and pitch the interval holds the truth, and how wide
+the intervals are.
 
 Clips and answers are kept in FOLDER, so that a run that was stopped goes on from there.
 """
 
 import argparse
+import contextlib
 import io
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,17 +121,16 @@ def clips(split: str, count: int, changed: bool, seed: int, folder: Path) -> Ite
             soundfile.write(file, damaged.samples, damaged.rate, format="FLAC")
             file.seek(0)
             made: Fingerprint | None = None
-            try:
+            with contextlib.suppress(AudioError):
                 made = fingerprint(file, encoder, QUERY_EVERY, name="clip.flac")
-            except AudioError:
-                pass
             one = Clip(item.id, seconds, what, start, chain.tempo, chain.pitch_semitones, made)
             kept.write_bytes(pickle.dumps(one))
         yield pickle.loads(kept.read_bytes())
 
 
 def audible(item: corpora.Item, seconds: float, rng: Generator) -> tuple[float, Samples, int]:
-    """Where a stretch of a work begins, in seconds; its samples and their rate: of a few draws the loudest."""
+    """Where a stretch of a work begins, in seconds; its samples and their rate: of a few draws the
+    loudest."""
     drawn = []
     for _ in range(DRAWS):
         start = float(rng.uniform(0, max(0.0, item.duration - seconds - 1)))

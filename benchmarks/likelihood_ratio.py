@@ -2,23 +2,25 @@
 
     python -m benchmarks.likelihood_ratio --folder FOLDER [--clips 900] [--write] [--plot FILE.svg]
 
-Clips of 2, 5 and 10 s of the works of a split, as they are, damaged as in calibration, or under noise at 0 dB, are
-looked up as they are (without the ladder) among all works of that split and of the train packages. Three answers
-are noted: the clip's own recording (a copy), the best of the train packages (unrelated music: splits share no
-artist), and the best other recording of its own split (kin: among them are works of one hand, one sound font or one
-set of samples).
+Clips of 2, 5 and 10 s of the works of a split, as they are, damaged as in calibration, or under noise at 0
+dB, are looked up as they are (without the ladder) among all works of that split and of the train packages.
+Three answers are noted: the clip's own recording (a copy), the best of the train packages (unrelated music:
+splits share no artist), and the best other recording of its own split (kin: among them are works of one
+hand, one sound font or one set of samples).
 
-On the tune packages the logarithm of the likelihood ratio is fitted as a line in log10 E, by logistic regression
-with copies and unrelated music weighing alike (Brümmer and du Preez 2006, "Application-independent evaluation of
-speaker detection"). It is never stated above a third of the number of unrelated clips that the report packages
-validate it with: of an event that none of n clips showed, 3 / n is the upper end of the 95 % interval. On the
-report packages Cllr (the cost of the ratios stated; 0 is perfect, 1 says nothing) is printed by length and damage
-and among kin, and Tippett and reliability plots are drawn. --write enters fit and test into the table.
+On the tune packages the logarithm of the likelihood ratio is fitted as a line in log10 E, by logistic
+regression with copies and unrelated music weighing alike (Brümmer and du Preez 2006,
+"Application-independent evaluation of speaker detection"). It is never stated above a third of the number
+of unrelated clips that the report packages validate it with: of an event that none of n clips showed, 3 / n
+is the upper end of the 95 % interval. On the report packages Cllr (the cost of the ratios stated; 0 is
+perfect, 1 says nothing) is printed by length and damage and among kin, and Tippett and reliability plots
+are drawn. --write enters fit and test into the table.
 
 Clips are noted in FOLDER as they are asked, and a run that was stopped goes on from there.
 """
 
 import argparse
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks import corpora
 from benchmarks.calibrate import background_of, enter, fingerprint_of, library_of, works_of
 from benchmarks.damage import Background, Signal, degrade
 from benchmarks.journal import Journal
@@ -90,13 +91,7 @@ def ask(split: str, clips: int, encoder: Encoder, journal: Journal) -> None:
             continue
         question = Question(made, snapshot, encoder)
         for place, score in peaks(question).unaltered.items():
-            who = (
-                "own"
-                if names[place] == item.id
-                else "kin"
-                if place < own_split
-                else "unrelated"
-            )
+            who = "own" if names[place] == item.id else "kin" if place < own_split else "unrelated"
             scores[who] = max(scores[who], round(score, 3))
         noted = {"split": split, "number": number, "seconds": seconds, "damage": damage}
         waiting.append(noted | {"size": list(question.size), "scores": scores})
@@ -112,7 +107,7 @@ def asked_of(entry: dict[str, Any], calibration: Calibration) -> Asked:
         who: calibration.e_value(score, *entry["size"]) if score > 0 else NOTHING
         for who, score in entry["scores"].items()
     }
-    return Asked(*(entry[name] for name in ("split", "number", "seconds", "damage")), **e_values)
+    return Asked(entry["split"], entry["number"], entry["seconds"], entry["damage"], **e_values)
 
 
 def damaged(clip: Signal, damage: str, rng: np.random.Generator, background: Background) -> Signal:
@@ -165,18 +160,18 @@ def cllr(ratio: LikelihoodRatio, copies: Sequence[float], others: Sequence[float
 
 
 def table(asked: Sequence[Asked], ratio: LikelihoodRatio) -> Iterator[str]:
-    """Cllr by length and by damage, against unrelated music and against kin, and the largest misleading ratios."""
+    """Cllr by length and by damage, against unrelated music and against kin, and the largest misleading
+    ratios."""
     yield "| clips | n | Cllr | among kin | largest ratio of unrelated music | least of a copy |"
     yield "|---|---:|---:|---:|---:|---:|"
-    groups = [("all", lambda it: True)]
-    groups += [(f"{s:g} s", lambda it, s=s: it.seconds == s) for s in LENGTHS]
+    groups: list[tuple[str, list[Asked]]] = [("all", list(asked))]
+    groups += [(f"{s:g} s", [it for it in asked if it.seconds == s]) for s in LENGTHS]
     groups += [
-        (f"{s:g} s, {d}", lambda it, s=s, d=d: (it.seconds, it.damage) == (s, d))
+        (f"{s:g} s, {d}", [it for it in asked if (it.seconds, it.damage) == (s, d)])
         for s in LENGTHS
         for d in DAMAGES
     ]
-    for name, belongs in groups:
-        some = [it for it in asked if belongs(it)]
+    for name, some in groups:
         if some:
             own, unrelated, kin = (
                 [getattr(it, w) for it in some] for w in ("own", "unrelated", "kin")
@@ -211,7 +206,7 @@ def plot(asked: Sequence[Asked], ratio: LikelihoodRatio, path: Path) -> None:
         tippett.legend()
         edges = np.linspace(ratio.floor, ratio.ceiling, 9)
         observed = []
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             copies, others = (
                 (np.sum((logs[who] >= low) & (logs[who] <= high)) + 0.5) / (len(asked) + 1)
                 for who in ("own", "unrelated")

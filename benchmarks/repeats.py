@@ -2,16 +2,16 @@
 
     python -m benchmarks.repeats --folder FOLDER [--split report] [--clips 320] [--seed 1]
 
-The unchanged clips of `python -m benchmarks.changes` (noise, MP3, telephone, room; 2 to 8 s), kept in FOLDER, are
-looked up among all works of the split. Of those whose recording is named as a match, the place stated and its
-`repeats` are laid beside all places of the recording with the same audio, as the clean waveforms tell
-(`benchmarks.truth`: a correlation of 0.9), for several shares that a place must have of the likeness at the best.
+The unchanged clips of `python -m benchmarks.changes` (noise, MP3, telephone, room; 2 to 8 s), kept in
+FOLDER, are looked up among all works of the split. Of those whose recording is named as a match, the place
+stated and its `repeats` are laid beside all places of the recording with the same audio, as the clean
+waveforms tell (`benchmarks.truth`: a correlation of 0.9), for several shares that a place must have of the
+likeness at the best.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
 
 from benchmarks import corpora
 from benchmarks.calibrate import library_of, works_of
@@ -60,7 +60,9 @@ def main() -> None:
         [place.offset for place in of_it if place.recording == clip.work]
         for (clip, _), of_it in zip(asked, truth.places(cuts), strict=True)
     ]
-    print("| share | answered | place or a repeat of it right | other places found | places named, right |")
+    print(
+        "| share | answered | place or a repeat of it right | other places found | places named, right |"
+    )
     print("|---:|---:|---:|---:|---:|")
     for share in SHARES:
         repeats.ALIKE = share

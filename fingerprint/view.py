@@ -103,15 +103,17 @@ def laid(
 ) -> NDArray[np.float32]:
     """Embeddings [shape=(count, dimension)] of a query under a hypothesis, at a reference's step.
 
-    first : second of the query at the centre of the first one's window; windows lie exactly there, also between
-        two frames. What is beyond the query's ends is unknown.
+    first : second of the query at the centre of the first one's window; windows lie exactly there, also
+        between two frames. What is beyond the query's ends is unknown.
 
     Raises ValueError if the fingerprint keeps no levels.
     """
     if fingerprint.levels is None:
         raise ValueError(f"{fingerprint.source}: this fingerprint keeps no levels")
     tempo = hypothesis.tempo
-    picture = np.zeros((REFERENCE_EVERY * encoder.hop * (count - 1) + encoder.window, BANDS), np.float32)
+    picture = np.zeros(
+        (REFERENCE_EVERY * encoder.hop * (count - 1) + encoder.window, BANDS), np.float32
+    )
     # frame of the query that the picture's first one shows
     begin = (first - FFT / 2 / SAMPLE_RATE) * FRAME_RATE - (encoder.window - 1) / 2 / tempo
     low = max(-CONTEXT, math.ceil(-begin * tempo - 1e-9))

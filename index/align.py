@@ -1,12 +1,12 @@
 """Local alignment of a query with one recording, along time.
 
-As Smith and Waterman (1981) align sequences, with embeddings for letters: every step of the reference
-(0.5 s) adds the weight of the query's embedding that lies under it, positive where the two are more
-alike than unrelated music is, negative where they are not; the alignment is the run whose sum is
-largest. The offset between the two may creep by one query step (0.1 s) a reference step, at a price,
-which follows a tempo that is a little off. What lies beyond its ends, where both go on, counts against it up to
-the price of a border. A line through the path, weighted by what each step says,
-then gives offset and tempo more finely than a step.
+As Smith and Waterman (1981) align sequences, with embeddings for letters: every step of the reference (0.5
+s) adds the weight of the query's embedding that lies under it, positive where the two are more alike than
+unrelated music is, negative where they are not; the alignment is the run whose sum is largest. The offset
+between the two may creep by one query step (0.1 s) a reference step, at a price, which follows a tempo that
+is a little off. What lies beyond its ends, where both go on, counts against it up to the price of a border.
+A line through the path, weighted by what each step says, then gives offset and tempo more finely than a
+step.
 """
 
 import math
@@ -15,19 +15,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.kernels import njit
 from fingerprint.view import View
 from index.change import Change
 from index.query_context import Question
 from index.significance import weights
 
-# Score lost for every query step by which the offset changes: true copies seldom bend, and where chance may, it
-# finds more (`python -m benchmarks.prices`).
+# Score lost for every query step by which the offset changes: true copies seldom bend, and where chance
+# may, it finds more (`python -m benchmarks.prices`).
 CREEP_PRICE = 3.0
-BEYOND = 6  # reference steps (3 s) beyond either end that are looked at for what speaks against a border
+BEYOND = (
+    6  # reference steps (3 s) beyond either end that are looked at for what speaks against a border
+)
 # Query steps, squared and weighted, that a changing offset must explain better than a constant one
 # before it is believed: keeps a clip of five seconds from having a tempo by accident.
 CREEP_DOUBT = 150.0
@@ -163,7 +165,9 @@ def align(
     score, first, path = _align(banded, np.float32(CREEP_PRICE))
     if score <= 0 or score < least:
         return None
-    score -= _against(banded[first - BEYOND if first > BEYOND else 0 : first, path[0]][::-1], border)
+    score -= _against(
+        banded[first - BEYOND if first > BEYOND else 0 : first, path[0]][::-1], border
+    )
     score -= _against(banded[first + len(path) :, path[-1]][:BEYOND], border)
     steps = np.arange(first, first + len(path))
     weight, at = _peaks(banded[steps], path)

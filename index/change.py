@@ -1,13 +1,13 @@
 """By how much a match's tempo and pitch differ from the recording's, and how exactly that can be said.
 
-The stored embeddings under a match are compared with the query's at the same moments, under a hypothesis of its
-tempo, its pitch and its offset. These three are fitted by least squares (Gauss and Newton): the stored
-embeddings r are those of the true hypothesis times a likeness s, and noise, so that with D the derivatives of the
-query's embeddings e the step is (s D'D)⁻¹ D'(r - s e). Its covariance is that of least squares,
-σ² (s² D'D)⁻¹, with σ² = (1 - s²) / d the noise of a component: the shorter, the noisier and the more monotonous
-a match, the wider its intervals. Neighbouring embeddings overlap and their noise is not quite white, so the
-intervals are widened by factors that hold the truth in 95 of 100 changed clips of the tune packages
-(`python -m benchmarks.changes`).
+The stored embeddings under a match are compared with the query's at the same moments, under a hypothesis of
+its tempo, its pitch and its offset. These three are fitted by least squares (Gauss and Newton): the stored
+embeddings r are those of the true hypothesis times a likeness s, and noise, so that with D the derivatives
+of the query's embeddings e the step is (s D'D)⁻¹ D'(r - s e). Its covariance is that of least squares, σ²
+(s² D'D)⁻¹, with σ² = (1 - s²) / d the noise of a component: the shorter, the noisier and the more
+monotonous a match, the wider its intervals. Neighbouring embeddings overlap and their noise is not quite
+white, so the intervals are widened by factors that hold the truth in 95 of 100 changed clips of the tune
+packages (`python -m benchmarks.changes`).
 
 That nothing was changed is given up only where the evidence is stronger than that, since most copies are
 unchanged and a change is a claim: an interval that excludes it by little is drawn out to hold it.
@@ -35,8 +35,9 @@ FARTHEST = (0.15, 0.05, 0.4)  # what one step may change of each
 STEPS = 8
 NEAR = 0.3  # standard errors: a step that is shorter is the last
 LEAST_ALIKE = 0.2  # likeness below which steps would be too long
-# Half-width of a 95 % interval in standard errors of least squares, more of few embeddings (n): WIDTH (1 + FEW / n);
-# in quadrature with it, what does not depend on the evidence. `python -m benchmarks.changes --split tune`.
+# Half-width of a 95 % interval in standard errors of least squares, more of few embeddings (n): WIDTH (1 +
+# FEW / n); in quadrature with it, what does not depend on the evidence. `python -m benchmarks.changes
+# --split tune`.
 WIDTH, FEW = 2.0, 2.0
 TEMPO_FLOOR = 2e-4  # logarithm
 PITCH_FLOOR, PITCH_SHARE = 0.07, 0.01  # semitones, and share of the pitch

@@ -11,9 +11,12 @@ import numpy as np
 # Query embeddings of 2 and 10 s, between which prices follow the logarithm of the length. Chosen on the tune
 # packages, across hard rooms (`python -m benchmarks.prices`).
 LENGTHS = (15.0, 95.0)
-PRICES = (3.0, 1.0)  # units of `index.significance.UNIT` that a pair's similarity must exceed the crowding by
-# What an alignment loses, at most, at either end where query and recording both go on and are not alike: a copy
-# goes on to an end of one of them, or to a border that it is worth this much to assume.
+PRICES = (
+    3.0,
+    1.0,
+)  # units of `index.significance.UNIT` that a pair's similarity must exceed the crowding by
+# What an alignment loses, at most, at either end where query and recording both go on and are not alike: a
+# copy goes on to an end of one of them, or to a border that it is worth this much to assume.
 BORDERS = (2.0, 4.0)
 
 

@@ -16,7 +16,8 @@ from index.snapshot import Snapshot
 class Question:
     """One query's fingerprint, one snapshot, and the encoder of both.
 
-    whole : embeddings of the whole query, if the fingerprint is an excerpt of one; prices are those of the whole
+    whole : embeddings of the whole query, if the fingerprint is an excerpt of one; prices are those of the
+        whole
     """
 
     fingerprint: Fingerprint

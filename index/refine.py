@@ -43,7 +43,8 @@ def refined(found: Found, question: Question) -> Found:
 
 
 def told(found: Found, question: Question) -> Found:
-    """The match as it is, with the intervals of its tempo and pitch; without, if the query keeps no levels."""
+    """The match as it is, with the intervals of its tempo and pitch; without, if the query keeps no
+    levels."""
     if found.change is not None or question.fingerprint.levels is None:
         return found
     fitted = estimate(found, question, steps=0)

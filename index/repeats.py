@@ -1,9 +1,9 @@
 """Other places of a recording with the audio of a match.
 
-Much music repeats itself exactly. Which turn of a loop a clip was cut from cannot be known, so the others are
-named beside the one that happens to score most. The clip itself decides: a place at which it is as like the
-recording as where the match is, but for a share that damage and codes make, holds the same audio as far as the
-clip can tell. Verses over one accompaniment are farther off (`python -m benchmarks.repeats`).
+Much music repeats itself exactly. Which turn of a loop a clip was cut from cannot be known, so the others
+are named beside the one that happens to score most. The clip itself decides: a place at which it is as like
+the recording as where the match is, but for a share that damage and codes make, holds the same audio as far
+as the clip can tell. Verses over one accompaniment are farther off (`python -m benchmarks.repeats`).
 """
 
 import numpy as np
@@ -52,7 +52,8 @@ def _along(
     reference: NDArray[np.float32],
     crowding: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Mean similarity above the crowding of query steps with as many of the reference, by the first of these."""
+    """Mean similarity above the crowding of query steps with as many of the reference, by the first of
+    these."""
     held = (at >= 0) & (at < len(found.view.embeddings))
     at = at.clip(0, len(found.view.embeddings) - 1)
     pairs = found.view.embeddings[at] @ reference.T

@@ -32,11 +32,11 @@ from index.votes import Effort, Passage, candidates
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more: few embeddings in
 # many cells find as much as many in few, for less (docs/decisions/scan.md).
-QUICK = Effort(8, 20, 128, 50_000, 12)
+QUICK = Effort(8, 20, 128, 100_000, 12)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
 # then explains that share of a block, and its steps, their price included, say so much on average (the same
 # moment about 12, under speech less than 4: docs/decisions/timeline.md).
-FIRST = Effort(2, 40, 32, 20_000, 24)
+FIRST = Effort(2, 40, 32, 100_000, 24)
 THROUGHOUT = 0.75
 CLEARLY = 8.0
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined
@@ -48,16 +48,16 @@ BLOCK = 300  # query steps (30 s) that vote together
 class Match:
     """One stretch of a query that is one stretch of a recording; times in seconds.
 
-    `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the reference's;
-    their 95 % intervals are None of a query that keeps no levels. `changed` tells whether one of these excludes
-    that nothing was changed. `same_file` tells that the query is the very file that was ingested, `repeats`
-    where else in the recording the same audio is (start and end), as far as the query can tell.
-    `e_value` is the number of matches this strong expected by chance in one such query, `tested_closer` how many
-    of `tested_clips` of unrelated music came this close in a test, `likelihood_ratio` how many times as likely
-    such a score is of a copy as of unrelated music, as far as that was validated; these are None of what was not
-    tested: a query under the ladder.
-    `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it;
-    `other_version` tells that it is less alike than a copy is. Both are for review, whatever their E-value.
+    `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the
+    reference's; their 95 % intervals are None of a query that keeps no levels. `changed` tells whether one
+    of these excludes that nothing was changed. `same_file` tells that the query is the very file that was
+    ingested, `repeats` where else in the recording the same audio is (start and end), as far as the query
+    can tell. `e_value` is the number of matches this strong expected by chance in one such query,
+    `tested_closer` how many of `tested_clips` of unrelated music came this close in a test,
+    `likelihood_ratio` how many times as likely such a score is of a copy as of unrelated music, as far as
+    that was validated; these are None of what was not tested: a query under the ladder. `shared_start` to
+    `shared_end` of the query is what other recordings have too, if a match rests on it; `other_version`
+    tells that it is less alike than a copy is. Both are for review, whatever their E-value.
     """
 
     recording: str
@@ -408,16 +408,16 @@ def _match(
         reference_start=round(reference_start, 3),
         reference_end=round(reference_end, 3),
         tempo=round(change.tempo if change else tempo, 4),
-        tempo_low=change and _down(change.tempo_low, 4),
-        tempo_high=change and _up(change.tempo_high, 4),
+        tempo_low=_down(change.tempo_low, 4) if change else None,
+        tempo_high=_up(change.tempo_high, 4) if change else None,
         pitch_semitones=round(change.pitch if change else found.view.hypothesis.pitch, 2),
-        pitch_low=change and _down(change.pitch_low, 2),
-        pitch_high=change and _up(change.pitch_high, 2),
+        pitch_low=_down(change.pitch_low, 2) if change else None,
+        pitch_high=_up(change.pitch_high, 2) if change else None,
         changed=change is not None and change.changed,
         same_file=same_file,
-        likelihood_ratio=ratio and ratio.at(found.e_value),
-        tested_clips=tested and tested.clips,
-        tested_closer=tested and tested.closer(found.e_value),
+        likelihood_ratio=ratio.at(found.e_value) if ratio else None,
+        tested_clips=tested.clips if tested else None,
+        tested_closer=tested.closer(found.e_value) if tested else None,
         repeats=tuple(
             (
                 round(max(0.0, reference_start + later), 3),

@@ -4,8 +4,8 @@ Weight of one pair of embeddings. How alike two moments of unrelated music are d
 is around either: held chords and plain drums have many neighbours, a voice over a band has few. So what
 counts is how far the similarity q·r exceeds the mean of the two neighbourhoods' crowding
 (`fingerprint.codec.Codec.crowding`; as speaker verification takes the scores against a cohort off either
-side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise it. The
-price falls with the query's length (`index.prices`).
+side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise
+it. The price falls with the query's length (`index.prices`).
 
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.hypotheses import LADDER
+from fingerprint.kernels import njit
 from index.errors import LibraryError
 from index.versions import Likeness
 
@@ -255,6 +255,7 @@ def weights(
     width: int,
     every: int,
     price: float,
+    lowest: float = LOWEST,
 ) -> NDArray[np.float32]:
     """Weights of pairs by offset [shape=(reference steps, width)].
 
@@ -262,13 +263,23 @@ def weights(
     query [shape=(query steps, d)] has no such step.
     """
     out = np.empty((len(reference), width), np.float32)
-    _weights(query, query_crowding, reference, reference_crowding, low, every, np.float32(price), out)
+    _weights(
+        query,
+        query_crowding,
+        reference,
+        reference_crowding,
+        low,
+        every,
+        np.float32(price),
+        np.float32(lowest),
+        out,
+    )
     return out
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _weights(query, query_crowding, reference, reference_crowding, low, every, price, out):
-    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - price, LOWEST)."""
+def _weights(query, query_crowding, reference, reference_crowding, low, every, price, lowest, out):
+    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - price, lowest)."""
     for j in range(len(reference)):
         for b in range(out.shape[1]):
             i = every * j - (low + b)
@@ -279,4 +290,4 @@ def _weights(query, query_crowding, reference, reference_crowding, low, every, p
             for c in range(query.shape[1]):
                 s += query[i, c] * reference[j, c]
             above = s - np.float32(0.5) * (query_crowding[i] + reference_crowding[j])
-            out[j, b] = max(above / np.float32(UNIT) - price, np.float32(LOWEST))
+            out[j, b] = max(above / np.float32(UNIT) - price, lowest)

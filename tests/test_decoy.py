@@ -104,7 +104,13 @@ def test_where_nothing_is_found_nothing_is_wrong():
 
 @pytest.mark.parametrize(
     ("sounds", "matched", "decoys", "matched_decoys"),
-    [(2_000, 191, 487, 0), (2_000, 191, 487, 3), (500, 40, 500, 1), (50, 30, 50, 0), (300, 9, 60, 9)],
+    [
+        (2_000, 191, 487, 0),
+        (2_000, 191, 487, 3),
+        (500, 40, 500, 1),
+        (50, 30, 50, 0),
+        (300, 9, 60, 9),
+    ],
 )
 def test_the_bound_is_where_so_few_decoys_become_improbable(
     sounds: int, matched: int, decoys: int, matched_decoys: int
@@ -112,9 +118,7 @@ def test_the_bound_is_where_so_few_decoys_become_improbable(
     bound = most_wrong(sounds, matched, decoys, matched_decoys)
 
     def few(wrong: int) -> float:
-        return float(
-            hypergeom.cdf(matched_decoys, sounds + decoys, decoys, wrong + matched_decoys)
-        )
+        return float(hypergeom.cdf(matched_decoys, sounds + decoys, decoys, wrong + matched_decoys))
 
     assert bound == matched or few(bound + 1) <= 0.05
     assert bound == 0 or few(bound) > 0.05

@@ -18,7 +18,7 @@ from index.significance import MATCH
 from service.datasets.source import OnDisk
 from service.evidence import bundle
 from service.evidence.verify import Means, verify
-from service.scan import chunks as stretch
+from service.query import chunks as stretch
 from service.scan import worker as listen
 from service.scan.matched_segment import Segment
 from service.scan.worker import EVIDENCE, Heard, Task

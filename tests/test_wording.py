@@ -18,25 +18,25 @@ from service.query.answer import Match
 
 def match(**said: object) -> Match:
     """A match of which this is said; the rest is of no concern."""
-    usual = dict(
-        recording="1",
-        source="1.flac",
-        title=None,
-        artist=None,
-        isrc=None,
-        work=None,
-        rightsholder="Blue Label",
-        rights="owned",
-        tier="match",
-        e_value=1e-30,
-        score=30.0,
-        query_start=0.0,
-        query_end=5.0,
-        reference_start=10.0,
-        reference_end=15.0,
-        tempo=1.0,
-        pitch_semitones=0.0,
-    )
+    usual = {
+        "recording": "1",
+        "source": "1.flac",
+        "title": None,
+        "artist": None,
+        "isrc": None,
+        "work": None,
+        "rightsholder": "Blue Label",
+        "rights": "owned",
+        "tier": "match",
+        "e_value": 1e-30,
+        "score": 30.0,
+        "query_start": 0.0,
+        "query_end": 5.0,
+        "reference_start": 10.0,
+        "reference_end": 15.0,
+        "tempo": 1.0,
+        "pitch_semitones": 0.0,
+    }
     return Match.model_validate(usual | said)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SOME_FAILED = 1
 WRONG_USAGE = 2
 LIBRARY_UNUSABLE = 3
+INTERRUPTED = 130  # by Ctrl-C: 128 and the number of the signal
 
 EXIT_STATUSES = """
 \b
@@ -48,6 +49,9 @@ class EarmarkGroup(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("stopped")
+            ctx.exit(INTERRUPTED)
         except Exception as error:
             from fingerprint.errors import EarmarkError
 

@@ -386,8 +386,9 @@ def compact(as_json: bool) -> None:
     Example:
       earmark compact
 
-    Queries go on meanwhile, and other writers are refused. It takes up to 100 MB of the disk until
-    it is done; stopped at any moment, it loses nothing.
+    Small segments are merged after every ingest anyway; this also drops what was removed. Queries go on
+    meanwhile, and other writers are refused. Each new segment takes up to 1.8 GB of the disk before the
+    ones that it replaces are deleted; stopped at any moment, it loses nothing.
 
     \b
     JSON, a line:
@@ -412,7 +413,9 @@ def compact(as_json: bool) -> None:
     if as_json:
         print_json(fields)
     else:
-        click.echo(f"{before} segments are {info['segments']}, {dropped} embeddings dropped")
+        click.echo(
+            f"{before} segments merged into {info['segments']}, {dropped} embeddings dropped"
+        )
 
 
 @main.command(short_help="Copy the library, also while it is in use.", epilog=EXIT_STATUSES)
@@ -434,8 +437,8 @@ def snapshot(folder: str, into: str | None, as_json: bool) -> None:
 
     DIR must not exist, and exists only once it is whole; it is a library like any other, whose catalogue
     is in DIR wherever this one's is (EARMARK_DATABASE=sqlite://), or with --into in PostgreSQL: so
-    catalogues move from one to the other. On the same file system segments are shared by hard links, so
-    for safety from a failing disk name another.
+    catalogues move from one to the other. Every file is copied and checked; name another disk for safety
+    from a failing one.
 
     \b
     JSON, a line:

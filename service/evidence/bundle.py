@@ -117,7 +117,7 @@ def write_evidence(
 def name_of(clip: str, sha256: str, match: Match) -> str:
     """The file name of a match's evidence, without its suffix."""
     plain = re.sub(r"[^\w.-]+", "_", Path(clip).name)[:_LONGEST_NAME].strip("._") or "clip"
-    whole = f"{clip}\n{sha256}\n{match.recording}\n{match.query_start}"
+    whole = f"{clip}\n{sha256}\n{match.track}\n{match.recording}\n{match.query_start}"
     return f"{plain}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
 
@@ -203,14 +203,17 @@ class Writer:
             )
         self._references[made.sha256] = made
 
-    def write(self, clip: str, made: Fingerprint, matches: Sequence[Match]) -> list[Path | None]:
-        """Bundles for the matches of a clip. Raises EvidenceError."""
+    def write(
+        self, clip: str, made: Fingerprint, matches: Sequence[Match], begins: float = 0.0
+    ) -> list[Path | None]:
+        """Bundles for the matches of a clip, fingerprinted from that second on. Raises EvidenceError."""
         bundles = write_evidence(
             clip,
             made,
             matches,
             self._library,
             self._folder,
+            begins=begins,
             settings=self._settings,
             references=list(self._references.values()),
         )

@@ -28,14 +28,14 @@ def again(clip: Path, evidence: Evidence, encoder: Encoder, limits: Limits) -> F
 
     A long clip was read in stretches, so it is read from the same sample on, and to the same one.
 
-    Raises AudioError for a clip that cannot be read.
+    Raises AudioError for a clip that cannot be read, KeyError if it lacks the sound track of the match.
     """
     if clip.name.lower().endswith(FINGERPRINT_EXTENSION):
-        return fingerprint_clip(clip, clip.name, encoder, limits)
+        made = fingerprint_clip(clip, clip.name, encoder, limits)
+        return made.of_track(evidence.match.track)
     kept = evidence.excerpt()
-    step = (
-        encoder.step * REFERENCE_EVERY
-    )  # whole frames and embeddings, so that their places are the same
+    # in whole frames and embeddings, so that their places are the same
+    step = encoder.step * REFERENCE_EVERY
     before = evidence.excerpt_start - _CONTEXT - evidence.read_from
     first = evidence.read_from + max(0.0, np.floor(before / step) * step)
     last = min(evidence.duration, evidence.excerpt_start + kept.duration + _CONTEXT)
@@ -46,7 +46,7 @@ def again(clip: Path, evidence: Evidence, encoder: Encoder, limits: Limits) -> F
         raise AudioError("undecodable", f"{clip}: cannot be read ({error.strerror})") from error
     if sha256 != evidence.sha256:  # another file, of which nothing has to be heard
         return replace(kept, sha256=sha256)
-    with open_audio(clip, limits, clip.name) as stream:
+    with open_audio(clip, limits, clip.name, evidence.match.track) as stream:
         samples = _cut(stream, round(first * SAMPLE_RATE), round(last * SAMPLE_RATE))
     made = fingerprint_samples(samples, encoder, QUERY_EVERY, clip.name)
     return replace(made, sha256=sha256, start=made.start + first)

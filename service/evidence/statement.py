@@ -182,6 +182,7 @@ def excerpts(made: Fingerprint, match: Match, library: Library, begins: float = 
 
     begins : second of the clip at which what was fingerprinted begins
     """
+    made = made.of_track(match.track)
     part, start = excerpt(made, match.query_start - begins, match.query_end - begins)
     codes, first = library.codes(
         match.recording, match.reference_start - MARGIN, match.reference_end + MARGIN

@@ -195,6 +195,10 @@ def _clip(evidence: Evidence, means: Means) -> Check:
         made = again(clip, evidence, means.encoder, means.limits)
     except AudioError as error:
         return said(False, f"the clip could not be checked: {error.detail}")
+    except KeyError:
+        return said(
+            False, f"the file has no sound track {evidence.match.track}, which is the one stated"
+        )
     if made.sha256 != evidence.sha256:
         return said(False, f"SHA-256 {made.sha256} is not the one stated, {evidence.sha256}")
     share = same_moments(made, evidence)

@@ -64,7 +64,8 @@ def in_words(match: "Match") -> dict[str, str]:
     doubt : why it is for review, if chance is not the reason
     """
     return {
-        "where": span(match.query_start, match.query_end),
+        "where": span(match.query_start, match.query_end)
+        + (f", track {match.track}" if match.track else ""),
         "of": span(match.reference_start, match.reference_end),
         "repeats": repeated(match),
         "changed": change(match),

@@ -108,8 +108,9 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on.")
     max_duration: Duration = Field(
-        default=timedelta(hours=4),
-        description="Longest audio that is fingerprinted; longer is refused as too-long.",
+        default=timedelta(hours=25),
+        description="Longest audio that is fingerprinted, a day's radio log by default; longer is refused as "
+        "too-long.",
     )
     max_clip: Duration = Field(
         default=timedelta(minutes=10),

@@ -65,11 +65,12 @@ def false_discovery_rate(
 def most_wrong(sounds: int, matched: int, decoys: int, matched_decoys: int) -> int:
     """With 95 % confidence at most so many of a batch's matched sounds are chance.
 
-    A sound that is in no recording is matched by chance as often as its decoy would be, so that of all matches by
-    chance, those of decoys are a random share: given their number, that of the decoys is hypergeometric. The bound
-    is the largest number of wrong matches under which so few matched decoys, or fewer, are not yet improbable (as
-    TDC-UB, Ebadi, Luo, Keich and Noble 2023, "Bounding the FDP in competition-based control of the FDR", takes the
-    negative binomial where decoys compete with their targets). It speaks of chance: of kin decoys know nothing.
+    A sound that is in no recording is matched by chance as often as its decoy would be, so that of all
+    matches by chance, those of decoys are a random share: given their number, that of the decoys is
+    hypergeometric. The bound is the largest number of wrong matches under which so few matched decoys, or
+    fewer, are not yet improbable (as TDC-UB, Ebadi, Luo, Keich and Noble 2023, "Bounding the FDP in
+    competition-based control of the FDR", takes the negative binomial where decoys compete with their
+    targets). It speaks of chance: of kin decoys know nothing.
 
     sounds, matched, decoys, matched_decoys : as `false_discovery_rate` takes them
     """
@@ -87,8 +88,8 @@ def bound_in_words(matched: int, bound: int) -> str:
         return "Nothing was matched, so nothing is wrong."
     if bound >= matched:
         return (
-            f"{matched:,} matched sounds and their decoys are too few to state how many of them may be wrong; "
-            "each match stands for itself."
+            f"{matched:,} matched sounds and their decoys are too few to state how many of them may be "
+            "wrong; each match stands for itself."
         )
     return f"With 95 % confidence at most {bound:,} of these {matched:,} matched sounds are there by chance."
 

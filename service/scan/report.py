@@ -35,6 +35,8 @@ FILES = {
     "title": pa.string(),
     "artist": pa.string(),
     "isrc": pa.string(),
+    "undecoded_seconds": pa.float64(),
+    "notes": pa.string(),  # what else was not heard
     "label": pa.string(),  # one of LABELS; of files with a match
     "error": pa.string(),
 }
@@ -92,6 +94,7 @@ class _Counts(Counter[str]):
 
     seconds = 0.0
     matched_seconds = 0.0
+    undecoded_seconds = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,6 +194,8 @@ def _file(row: Row, heard: Heard, label: str | None) -> dict[str, Any]:
         "title": row.title,
         "artist": row.artist,
         "isrc": row.isrc,
+        "undecoded_seconds": heard.undecoded_seconds,
+        "notes": "; ".join(heard.notes) or None,
         "label": label,
         "error": heard.error.type if heard.error else None,
     }
@@ -233,6 +238,8 @@ def _count(counts: _Counts, heard: Heard, entry: dict[str, Any]) -> None:
     counts.seconds += heard.duration or 0.0
     counts.matched_seconds += entry["matched_seconds"]
     counts["probed"] += heard.probed
+    counts.undecoded_seconds += heard.undecoded_seconds
+    counts["partly heard"] += heard.error is None and bool(heard.notes)
     if heard.error is not None:
         counts.errors[heard.error.type] += 1
 
@@ -271,6 +278,8 @@ def _summary(journal: Journal, counts: _Counts) -> dict[str, Any]:
         "elapsed_seconds": round(elapsed, 3),
         "real_time_factor": round(counts.seconds / elapsed, 2) if elapsed else None,
         "matched_seconds": round(counts.matched_seconds, 3),
+        "undecoded_seconds": round(counts.undecoded_seconds, 3),
+        "files_with_notes": counts["partly heard"],
         "different_sounds": counts["sounds"],
         "matched_sounds": matched,
         "wrong_at_most": most_wrong(

@@ -1,10 +1,10 @@
 """What a worker of a scan does with one sound: fingerprint it, search for it, and for a decoy of it.
 
-A long sound is heard in stretches (`service.scan.chunks`), each a query of its own.
+A long sound is heard in stretches (`service.query.chunks`), each a query of its own.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -28,7 +28,8 @@ from service.datasets.source import Source
 from service.evidence.bundle import SUFFIX, write_evidence
 from service.evidence.errors import EvidenceError
 from service.query.answer import ClipError, Match, match_of
-from service.scan.chunks import joined, stretches
+from service.query.chunks import joined
+from service.query.listening import Listening
 from service.scan.decoy import mirrored
 from service.scan.matched_segment import Segment
 
@@ -36,7 +37,7 @@ from service.scan.matched_segment import Segment
 # embeddings, so more of them vote.
 PROBED = 3.0  # s
 PROBED_EVERY = 27.0  # s
-PROBING = Effort(2, 20, 64, 50_000, 8)
+PROBING = Effort(2, 20, 64, 100_000, 8)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
@@ -55,6 +56,11 @@ class Heard(BaseModel):
     error: ClipError | None = None
     matches: list[Segment] = []
     queries: int = Field(default=1, description="Stretches of it that were searched for.")
+    undecoded_seconds: float = Field(
+        default=0.0,
+        description="Stated by the file, and not heard because they could not be decoded.",
+    )
+    notes: list[str] = Field(default=[], description="What else was not heard; a sentence each.")
     tags: dict[str, str] = Field(default={}, description="What the file says that it is.")
     probed: bool = Field(
         default=False, description="Whether only windows were looked at: they held nothing."
@@ -151,19 +157,12 @@ def _label(stream: AudioStream) -> dict[str, str]:
 def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
     """All of a sound, stretch by stretch. Raises AudioError where there is nothing to hear in any."""
     heard = Heard(queries=0, tags=_label(stream))
-    problem: AudioError | None = None
     written: set[str] = set()
-    for begins, samples in stretches(stream.blocks()):
-        heard.duration = round(begins + len(samples) / SAMPLE_RATE, 3)
-        try:
-            made = fingerprint_samples(samples, ears.encoder, QUERY_EVERY, stream.name)
-        except AudioError as error:  # a silent stretch
-            problem = problem or error
-            continue
-        made = replace(made, sha256=sha256)
+    listening = Listening(stream, ears.task.limits, ears.encoder, sha256)
+    for begins, made in listening.stretches():
         # a short sound is worth a close look, which costs little
         effort = THOROUGH if begins + made.duration < SHORT else ears.task.effort
-        found = [_segment(it, ears).later(begins) for it in _search(made, ears, effort)]
+        found = [_segment(it, made, ears).later(begins) for it in _search(made, ears, effort)]
         if ears.task.evidence is not None:
             found = _with_evidence(found, made, begins, ears)
             written |= _evidence_of(found)
@@ -172,8 +171,9 @@ def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
             heard.decoy = True
             heard.decoy_e_value = _decoy(made, {it.recording for it in found}, ears, effort)
         heard.queries += 1
-    if problem is not None and not heard.queries:
-        raise problem
+    heard.duration = round(listening.duration, 3)
+    heard.undecoded_seconds = round(listening.undecoded, 3)
+    heard.notes = listening.notes
     if ears.task.evidence is not None:
         # of a segment that goes on in the next stretch, one of the two pieces is kept
         for name in written - _evidence_of(heard.matches):
@@ -210,6 +210,8 @@ def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
 
     A sound of which no window can be had is.
     """
+    if stream.tracks > 1:  # the others are not looked at
+        return True
     heard = False
     for start in windows(seconds):
         samples = stream.window(start, PROBED)
@@ -232,8 +234,8 @@ def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
     return not heard
 
 
-def _segment(found: Found, ears: Ears) -> Segment:
-    match = match_of(found)
+def _segment(found: Found, made: Fingerprint, ears: Ears) -> Segment:
+    match = match_of(found, made.track)
     try:
         duration = ears.library.recording(match.recording).duration
     except KeyError:  # it was removed since
