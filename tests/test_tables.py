@@ -179,10 +179,7 @@ HEADERS = (
     ("external_ids.isrc", "name", "artists.0.name", "duration_ms"),
 )
 ENDS = ("\n", "\r\n", "\r")
-GRID = (
-    list(product(ENCODINGS, SEPARATORS, HEADERS, ENDS))[::2]
-    + list(product(ENCODINGS[:2], SEPARATORS, HEADERS, ENDS))[::3]
-)
+GRID = list(product(ENCODINGS, SEPARATORS, HEADERS, ENDS))[::2]
 
 
 def test_a_hundred_tables_of_all_spellings_lose_no_row(tmp_path: Path) -> None:
@@ -214,7 +211,7 @@ CELLS = st.text(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30),

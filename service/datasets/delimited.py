@@ -156,33 +156,36 @@ def lines_of(block: bytes) -> Iterator[tuple[str, bool]]:
 
 
 def records(
-    lines: Iterable[tuple[int, str]], delimiter: str, width: int
+    lines: Iterable[tuple[int, str]],
+    delimiter: str,
+    width: int,
+    rest: list[tuple[int, str]] | None = None,
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows of numbered lines, and the line each begins at.
 
     A quoted cell may have line breaks in it, if its row then has the header's width; a quote that is never
-    closed is a quote, and its line a row.
+    closed is a quote, and its line a row. The lines of a last row that may go on are put into `rest`, if that
+    is given.
     """
     ahead: list[tuple[int, str]] = []
     source = iter(lines)
-    while True:
-        first = ahead.pop() if ahead else next(source, None)
-        if first is None:
-            return
+    while (first := ahead.pop() if ahead else next(source, None)) is not None:
         number, text = first
         cells = _cells([text], delimiter)
-        if cells is None:
-            taken: list[tuple[int, str]] = []
-            while cells is None and len(taken) < _MOST_LINES:
-                another = ahead.pop() if ahead else next(source, None)
-                if another is None:
-                    break
-                taken.append(another)
-                if '"' in another[1]:
-                    cells = _cells([text, *(line for _, line in taken)], delimiter)
-            if cells is None or len(cells) != width:
-                cells = [cell.strip().strip('"') for cell in text.split(delimiter)]
-                ahead += reversed(taken)
+        taken: list[tuple[int, str]] = []
+        while cells is None and len(taken) < _MOST_LINES:
+            another = ahead.pop() if ahead else next(source, None)
+            if another is None and rest is not None:
+                rest += [first, *taken]
+                return
+            if another is None:
+                break
+            taken.append(another)
+            if '"' in another[1]:
+                cells = _cells([text, *(line for _, line in taken)], delimiter)
+        if cells is None or (taken and len(cells) != width):
+            cells = [cell.strip().strip('"') for cell in text.split(delimiter)]
+            ahead += reversed(taken)
         if len(cells) > 1 or any(cell.strip() for cell in cells):
             yield number, cells
 
@@ -304,11 +307,9 @@ class Delimited:
         for number, (text, sound) in enumerate(lines_of(block) if block else (), start=line):
             self.assumed += not sound
             numbered.append((number, text))
-        every = carried + numbered
-        carried = [] if last else _open_end(every, self._layout.delimiter, width)
-        taken = every[: len(every) - len(carried)]
+        rest: list[tuple[int, str]] | None = None if last else []
         columns: list[list[Any]] = [[] for _ in self.schema]
-        for number, cells in records(taken, self._layout.delimiter, width):
+        for number, cells in records(carried + numbered, self._layout.delimiter, width, rest):
             row = self._row(number, cells, width)
             columns[0].append(number)
             for column, at in zip(columns[1:], self._wanted, strict=True):
@@ -316,7 +317,7 @@ class Delimited:
         arrays = [
             pa.array(column, kind) for column, kind in zip(columns, self.schema.types, strict=True)
         ]
-        return pa.table(arrays, schema=self.schema), carried
+        return pa.table(arrays, schema=self.schema), rest or []
 
     def _row(self, number: int, cells: list[str], width: int) -> list[str]:
         """A row of the header's width; an ISRC that slipped to another column is put back."""
@@ -329,17 +330,6 @@ class Delimited:
         if self._isrc is not None and not isrcs_in(row[self._isrc]):
             row[self._isrc] = "; ".join(chain.from_iterable(map(isrcs_in, cells)))
         return row
-
-
-def _open_end(lines: list[tuple[int, str]], delimiter: str, width: int) -> list[tuple[int, str]]:
-    """The lines of a last row that may go on: those from a quote that is not closed here."""
-    for back in range(1, min(len(lines), _MOST_LINES) + 1):
-        text = lines[-back][1]
-        if '"' not in text or _cells([text], delimiter) is not None:
-            continue
-        end = [line for _, line in lines[-back:]]
-        return lines[-back:] if _cells(end, delimiter) is None else []
-    return []
 
 
 def _parts(block: bytes) -> Iterator[bytes]:
