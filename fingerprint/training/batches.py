@@ -40,6 +40,8 @@ ALIKE = 0.9
 LARGEST_SHIFT = 0.05  # s, half a query step: how far a query's frame can lie beside the reference's
 COPIED = 0.4  # share of degraded segments that are taken from the lossy copies
 LONGEST_BACKGROUND = 30.0  # s taken of a sound of the background, that none is heard too often
+SIMULATED_ROOMS = "rooms.npy"  # of `fingerprint.training.rooms`, in the folder of samples
+MIXED = 1 / 3  # share of recordings that have other music in them
 CUT = 0.3  # share of windows that lie at an end of the clip, or at both
 UNKNOWN_EDGE = 15  # bands at most that are hidden from a window of its own
 
@@ -95,6 +97,9 @@ class Corpus:
         self._ambience = self._stream(kinds.get("noise", []))
         self._speech = self._stream(kinds.get("speech", []))
         rooms = [_from_direct_sound(np.load(path)) for path in kinds.get("impulse-response", [])]
+        simulated = folder / SIMULATED_ROOMS
+        if simulated.exists():
+            rooms += list(np.load(simulated).astype(np.float32))
         self.background = Background(
             music=self._any_music,
             ambience=lambda chance, rows, n: self._anywhere(chance, self._ambience, rows, n),
@@ -150,7 +155,10 @@ class Corpus:
     def batch(self, chance: Chance, segments: int, frames: int) -> Batch:
         """segments × WINDOWS pairs of windows of `frames` frames, no work in more than one segment."""
         x, y = self._moments(chance, segments)
-        x, y = with_other_music(chance, x, y, *self._moments(chance, segments))
+        hit = chance.rows(MIXED, segments)
+        if len(hit):
+            others = self._moments(chance, len(hit))
+            x[hit], y[hit] = with_other_music(chance, x[hit], y[hit], *others)
         original = spectrogram(x)
         levels, known, inside, tempo = warp(
             chance, band_levels(degrade(chance, y, self.background))
