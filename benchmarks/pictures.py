@@ -4,9 +4,9 @@
 
 Clips of the tune split, damaged as in the benchmark, are laid along straight lines on a minute of each of
 its works; similarities of patches of the picture, or of what is made of them, are summed along the line, and
-the largest sum names the work. Patches are compared as they are (mean off, cosine), and with --training after
-a linear discriminant to 128 dimensions, fitted on pairs that training damages (needs torch). Whatever is to be
-trained at length has to win here, and what was trained has to beat the linear one.
+the largest sum names the work. Patches are compared as they are (mean off, cosine), and with --training
+after a linear discriminant to 128 dimensions, fitted on pairs that training damages (needs torch). Whatever
+is to be trained at length has to win here, and what was trained has to beat the linear one.
 
 Of each: the share of clips whose work comes first, and of those whose work's sum lies more than 6 and 14
 standard deviations above the mean of the others'; 14 is about what a gate of a millionth lets pass.
@@ -112,7 +112,9 @@ class Method:
     rows: Callable[[Signal, int], Matrix]  # (samples, every) → [shape=(n, d)]
 
 
-def discriminant(picture: Picture, pairs: list[tuple[Signal, Signal]]) -> Callable[[Matrix], Matrix]:
+def discriminant(
+    picture: Picture, pairs: list[tuple[Signal, Signal]]
+) -> Callable[[Matrix], Matrix]:
     """Fisher's: variance of clean patches against that of what damage changes, to DIMENSION directions."""
     clean = np.concatenate([patches(picture(x), 8) for x, _ in pairs])
     damaged = np.concatenate([patches(picture(y), 8) for _, y in pairs])
@@ -195,7 +197,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pictures", nargs="*", choices=PICTURES, default=list(PICTURES))
     parser.add_argument("--training", type=Path, nargs=2, metavar=("MANIFEST", "SAMPLES"))
-    parser.add_argument("--hours", type=float, default=4.0, help="of music the discriminant is fitted on")
+    parser.add_argument(
+        "--hours", type=float, default=4.0, help="of music the discriminant is fitted on"
+    )
     parser.add_argument(
         "--encoder", type=Path, nargs="*", default=[], help="weights or checkpoints to set beside"
     )

@@ -33,7 +33,7 @@ SEGMENT = 6.0  # seconds that share one degradation
 # Samples of a work that are played in that time: a third of the segments as they are, the others slower or
 # faster, as recordings that the corpus lacks. Products of 2, 3 and 5, which transform quickly.
 SPANS = (*4 * (48_000,), 36_000, 40_000, 43_200, 45_000, 50_000, 54_000, 60_000, 64_800)
-WINDOWS = 6  # pairs drawn from one segment: each other's hard negatives
+WINDOWS = 10  # pairs drawn from one segment, half a second apart: each other's hard negatives
 # Correlation of clean pictures above which two moments count as the same music: repeats of rendered
 # loops lie above it, neighbouring moments of sustained chords mostly below.
 ALIKE = 0.9

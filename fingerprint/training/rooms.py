@@ -2,9 +2,9 @@
 
     python -m fingerprint.training.rooms FOLDER [--rooms 400]
 
-writes FOLDER/rooms.npy [shape=(rooms, ROOM), float16], which training takes beside the measured responses of
-its corpus (`fingerprint.training.batches`). Rooms are from a cell to a hall, their reverberation times 0.15 to
-1.2 s; source and microphone stand anywhere in them, half a metre from the walls.
+writes FOLDER/rooms.npy [shape=(rooms, ROOM), float16], which training takes beside the measured responses
+of its corpus (`fingerprint.training.batches`). Rooms are from a cell to a hall, their reverberation times
+0.15 to 1.2 s; source and microphone stand anywhere in them, half a metre from the walls.
 """
 
 import argparse
