@@ -15,6 +15,7 @@ standard deviations above the mean of the others'; 14 is about what a gate of a 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,25 @@ def training_pairs(manifest: Path, samples: Path, hours: float) -> list[tuple[Si
     return pairs
 
 
+def rows_of(
+    picture: Picture, project: Callable[[Matrix], Matrix], samples: Signal, every: int
+) -> Matrix:
+    """Projected patches of the picture of samples."""
+    return project(patches(picture(samples), every))
+
+
+def _as_they_are(x: Matrix) -> Matrix:
+    return x
+
+
+def network(path: Path) -> Method:
+    """The encoder of a weights file or checkpoint."""
+    encoder = load(path)
+    return Method(
+        path.name, lambda samples, every: encoder.embed(front_end.spectrogram(samples), every)
+    )
+
+
 def compare(
     methods: list[Method], works: list[Signal], clips: list[Clip], off: bool
 ) -> dict[Clip, tuple[bool, float]]:
@@ -167,7 +187,7 @@ def compare(
         stored.append(rows - rows.mean(axis=0) if off else rows)
     found = {}
     for clip in clips:
-        total = np.float32(0)
+        total: Matrix = np.zeros((), np.float32)
         for method, rows in zip(methods, stored, strict=True):
             query = method.rows(clip.samples, QUERY_EVERY)
             similarity = (query - query.mean(axis=0) if off else query) @ rows.T
@@ -210,25 +230,23 @@ def main() -> None:
         middles.append((item.package, samples[first : first + EXCERPT * SAMPLE_RATE]))
     works = [samples for _, samples in middles]
     clips = made_clips(middles, args.clips, args.seed, CELLS, (LENGTH,))
-    pairs = training_pairs(*args.training, args.hours) if args.training else []
+    pairs = []
+    if args.training:
+        manifest, samples = args.training
+        pairs = training_pairs(manifest, samples, args.hours)
     print(f"{len(works)} works, {args.clips} clips a cell; first % (z > 6, z > 14, %)")
     print(" " * 28, *(f"{cell:>13}" for cell in (*CELLS, "all")))
-    networks = [
-        Method(path.name, lambda x, every, e=load(path): e.embed(front_end.spectrogram(x), every))
-        for path in args.encoder
+    networks = [network(path) for path in args.encoder]
+    untrained = [
+        Method(name, partial(rows_of, PICTURES[name], _as_they_are)) for name in args.pictures
     ]
-    untrained, linear = [], []
-    for name in args.pictures:
-        picture = PICTURES[name]
-        untrained.append(Method(name, lambda x, every, p=picture: patches(p(x), every)))
-        if pairs:
-            project = discriminant(picture, pairs)
-            linear.append(
-                Method(
-                    f"{name}, linear",
-                    lambda x, every, p=picture, to=project: to(patches(p(x), every)),
-                )
-            )
+    linear = [
+        Method(
+            f"{name}, linear", partial(rows_of, PICTURES[name], discriminant(PICTURES[name], pairs))
+        )
+        for name in args.pictures
+        if pairs
+    ]
     together = [[a, b] for a in networks for b in (*untrained, *linear)]
     for methods in (*([m] for m in (*networks, *linear, *untrained)), *together):
         name = " + ".join(method.name for method in methods)

@@ -142,9 +142,10 @@ def toned(chance: Chance, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Recordings x and their copies y [shape=(rows, n)], half of them with another tone, alike in both."""
     n = x.shape[1]
     hit = chance.rows(0.5, len(x))
-    gain = 10 ** (_tone(chance, len(hit), _octaves(n // 2 + 1, chance.device)) / 20)
-    for sound in (x, y):
-        sound[hit] = torch.fft.irfft(torch.fft.rfft(sound[hit]) * gain, n)
+    if len(hit):
+        gain = 10 ** (_tone(chance, len(hit), _octaves(n // 2 + 1, chance.device)) / 20)
+        for sound in (x, y):
+            sound[hit] = torch.fft.irfft(torch.fft.rfft(sound[hit]) * gain, n)
     return x, y
 
 
