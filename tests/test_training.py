@@ -194,6 +194,67 @@ def test_training_begins_from_the_mean_weights_of_another(corpus, tmp_path, monk
     )
 
 
+@pytest.fixture
+def training(corpus, tmp_path, monkeypatch):
+    """Runs training with these options to a checkpoint."""
+
+    def run(*options):
+        words = ["train", *map(str, corpus), str(tmp_path / "it.pt"), "--segments", "2"]
+        monkeypatch.setattr("sys.argv", [*words, "--threads", "1", "--save-every", "1", *options])
+        train.main()
+
+    return run
+
+
+def test_training_that_was_stopped_goes_on_as_it_would_have(training, tmp_path):
+    training("--steps", "2")
+    straight = mean_of(tmp_path / "it.pt")[0].state_dict()
+    (tmp_path / "it.pt").unlink()
+    training("--steps", "1")
+    (tmp_path / "it.partial").write_bytes(b"a checkpoint that a kill cut short")
+    training("--steps", "2")
+    again = mean_of(tmp_path / "it.pt")[0].state_dict()
+    assert all(torch.equal(straight[name], again[name]) for name in straight)
+
+
+def test_a_gpu_that_goes_away_costs_only_what_was_not_saved(training, tmp_path, monkeypatch):
+    training("--steps", "1")
+    kept = (tmp_path / "it.pt").read_bytes()
+
+    def gone(*_):
+        raise torch.AcceleratorError("CUDA error: device unavailable\nmore of it")
+
+    monkeypatch.setattr(Corpus, "batch", gone)
+    with pytest.raises(SystemExit, match=r"device unavailable\n.*goes on from there"):
+        training("--steps", "2")
+    assert (tmp_path / "it.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize("cut", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_named_and_kept(cut, training, tmp_path):
+    training("--steps", "1")
+    whole = (tmp_path / "it.pt").read_bytes()
+    (tmp_path / "it.pt").write_bytes(whole[:cut])
+    with pytest.raises(SystemExit, match=r"error: .*it\.pt: not a whole checkpoint"):
+        training("--steps", "2")
+    assert (tmp_path / "it.pt").read_bytes() == whole[:cut]
+
+
+def test_a_checkpoint_of_another_shape_is_refused(training):
+    training("--steps", "1")
+    with pytest.raises(SystemExit, match="of another shape"):
+        training("--steps", "2", "--dimension", "64")
+
+
+def test_training_without_music_or_with_too_little_says_so(training, corpus):
+    with pytest.raises(SystemExit, match="5 works in a batch are asked for, and 4 are there"):
+        training("--steps", "1", "--segments", "5")
+    for number in range(4):
+        (corpus[1] / f"{number}.npy").unlink()
+    with pytest.raises(SystemExit, match=r"none of its music .*training.dataset first"):
+        training("--steps", "1")
+
+
 def test_what_begins_from_shipped_weights_keeps_their_folded_normalisation(
     corpus, tmp_path, monkeypatch
 ):

@@ -27,6 +27,7 @@ from fingerprint.training.augment import (
     within,
 )
 from fingerprint.training.dataset import MUSIC, items
+from fingerprint.training.model import TrainingError
 from fingerprint.training.picture import band_levels, normalise, spectrogram
 
 SEGMENT = 6.0  # seconds that share one degradation
@@ -91,6 +92,11 @@ class Corpus:
                 works.append(work)
                 copy = path.with_suffix(".codec.npy")
                 copies.append(_as_long_as(work, np.load(copy, "r") if copy.exists() else work))
+        if not works:
+            raise TrainingError(
+                f"{manifest}: none of its music is in {folder}, decoded and {longest / SAMPLE_RATE:.0f} s "
+                "long: run python -m fingerprint.training.dataset first"
+            )
         self._music, self._copies = _Sounds(works, device), _Sounds(copies, device)
         # Longer works more often, but not in proportion: variety matters more than minutes.
         self._weight = self._music.lengths.float().sqrt()
@@ -132,6 +138,11 @@ class Corpus:
         LARGEST_SHIFT beside its moment.
         """
         n = int(SEGMENT * SAMPLE_RATE)
+        if segments > len(self._weight):
+            raise TrainingError(
+                f"{segments} works in a batch are asked for, and {len(self._weight)} are there: "
+                "give fewer --segments"
+            )
         works = chance.pick(self._weight, segments, again=False)
         spans = torch.tensor(SPANS, device=self.device)
         spans = spans.repeat(-(-segments // len(spans)))[:segments]
