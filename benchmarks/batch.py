@@ -34,10 +34,10 @@ from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH, REVIEW
-from service.journal import Journal
-from service.listen import Task
-from service.report import write_report
-from service.scan import scan
+from service.scan.journal import Journal
+from service.scan.report import write_report
+from service.scan.runner import scan
+from service.scan.worker import Task
 
 SHORTEST, LONGEST = 5.0, 30.0  # s
 

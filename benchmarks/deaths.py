@@ -42,14 +42,14 @@ from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 from fingerprint.hypotheses import LADDER
-from index.cluster import MEMORY_OF_A_SHARD
+from index.cluster.shards import MEMORY_OF_A_SHARD
 from index.library import Library
-from index.question import Question
+from index.query_context import Question
 from index.search import THOROUGH, search
 from index.significance import REVIEW
-from service.journal import FILE as JOURNAL
-from service.query import match_of
-from service.scans import files_heard
+from service.jobs.scan_jobs import files_heard
+from service.query.answer import match_of
+from service.scan.journal import FILE as JOURNAL
 
 SHARDS = 4
 REPLICAS = (1, 2)

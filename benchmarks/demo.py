@@ -38,8 +38,8 @@ from benchmarks.degrade import (
     degrade,
     rng_for,
 )
-from service.extensions import AUDIO_EXTENSIONS
-from service.wording import chance, change, clock, table
+from service.datasets.extensions import AUDIO_EXTENSIONS
+from service.presentation.formatting import chance, change, clock, table
 
 OUTPUT = Path("demo-output")
 SECONDS = (5.0, 8.0)  # of a clip

@@ -1,6 +1,6 @@
 """The example that the page `/` offers: a work, and a clip of it that was played faster, under noise.
 
-    python -m benchmarks.example [--folder service/static]
+    python -m benchmarks.example [--folder service/web/static]
 
 The work is one of `benchmarks.works`. Run it again when that changes.
 """
@@ -25,7 +25,7 @@ CHAIN = Chain((Speed(1.06), Noise("pink", 6.0)))
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("service/static"),
+    default=Path("service/web/static"),
     show_default=True,
 )
 def main(folder: Path) -> None:

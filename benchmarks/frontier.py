@@ -34,7 +34,7 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint
 from index import align, search, votes
-from index.question import Question
+from index.query_context import Question
 from index.search import everything
 from index.segment import BLOCK, Codes
 from index.snapshot import Snapshot

@@ -4,8 +4,8 @@
 
 A small file of every container that is read, and fingerprints (.emk), are damaged at random: bits flipped,
 runs of bytes overwritten, removed, repeated and mixed between files, numbers set to extremes, ends cut off.
-Each is decoded in the worker processes of `service.decoding`, under the server's own limits. It has to end
-in a fingerprint or in an AudioError; a fingerprint that came as one is also searched for.
+Each is decoded in the worker processes of `service.runtime.decoding`, under the server's own limits. It has
+to end in a fingerprint or in an AudioError; a fingerprint that came as one is also searched for.
 
 What ended otherwise, ended its worker or ran into the time limit is kept in the folder, as
 NUMBER-SEED-FILE; file NUMBER of a seed is always the same. The folder also holds a line of JSON for each
@@ -57,9 +57,9 @@ from fingerprint.fingerprint import (
 )
 from index.library import Library
 from index.recording import Metadata
-from service.decoding import Decoder
-from service.settings import Settings
-from service.workers import WorkerDied
+from service.runtime.decoding import Decoder
+from service.runtime.settings import Settings
+from service.runtime.workers import WorkerDied
 
 SECONDS, RATE = 0.8, 16_000  # of the files that are damaged
 LARGEST = 2**18  # bytes of a damaged file

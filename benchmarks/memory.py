@@ -27,8 +27,8 @@ import zstandard
 
 from benchmarks.metadata import START, make_library
 from fingerprint.audio import SAMPLE_RATE
-from service.journal import FILE as JOURNAL
-from service.scans import files_heard
+from service.jobs.scan_jobs import files_heard
+from service.scan.journal import FILE as JOURNAL
 
 ROOT = Path(__file__).parents[1]
 SOME_FAILED = 1  # status of a scan some of whose files could not be heard

@@ -30,7 +30,7 @@ from fingerprint.spectrogram import BANDS, FRAME_RATE, spectrogram
 from index.library import Library
 from index.recording import Metadata
 from index.search import Match
-from service.wording import chance, clock
+from service.presentation.formatting import chance, clock
 
 TITLE = "Waltz for a Rainy Tuesday"
 OFFSET = 17.4  # s

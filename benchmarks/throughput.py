@@ -178,8 +178,8 @@ def stages_of_scan(
     from fingerprint.fingerprint import QUERY_EVERY, fingerprint
     from index.database import BESIDE
     from index.significance import MATCH, REVIEW
-    from service.listen import Ears, Task, listen
-    from service.source import OnDisk, identify
+    from service.datasets.source import OnDisk, identify
+    from service.scan.worker import Ears, Task, listen
 
     def ears(probe: bool) -> Ears:
         limits = Limits()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.view import View
-from index.question import Question
+from index.query_context import Question
 from index.significance import weights
 
 CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
@@ -55,7 +55,7 @@ class Found:
 
     `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged,
     `stretches` the first and last steps of its parts, between which something else is heard, once these were
-    looked for (`index.extent`).
+    looked for (`index.boundaries`).
     """
 
     recording: int

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from index import audit, catalogue, keys
+from index import audit_log as audit
+from index import catalogue, keys
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, SqliteFile
 from index.errors import LibraryError
 from index.library import CATALOGUE, Library, bind

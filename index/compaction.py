@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from index import audit, catalogue, segment
-from index.audit import Event
+from index import audit_log as audit
+from index import catalogue, segment
+from index.audit_log import Event
 from index.catalogue import Placements, SegmentRow
 from index.errors import LibraryError
 from index.library import Library

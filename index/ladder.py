@@ -17,7 +17,7 @@ from fingerprint.cores import pool
 from fingerprint.fingerprint import Fingerprint
 from fingerprint.hypotheses import Hypothesis
 from index.align import Found, align_near
-from index.question import Question
+from index.query_context import Question
 from index.votes import Candidate, Effort, Passage, candidates
 
 # Chosen on the tune packages; docs/decisions/ladder.md says what with.

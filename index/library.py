@@ -1,6 +1,6 @@
 """A library folder: catalogue, segments, one writer, any number of readers.
 
-    library/catalogue.sqlite          the one source of truth (see `index.catalogue`, `index.audit`)
+    library/catalogue.sqlite          the one source of truth (see `index.catalogue`, `index.audit_log`)
     library/segments/*.safetensors    codes, immutable (see `index.segment`)
     library/write.lock                held by the process that writes
 
@@ -40,22 +40,23 @@ import sqlalchemy as sql
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
-from index import audit, catalogue, keys, segment
+from index import audit_log as audit
+from index import catalogue, keys, segment
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
 from index.errors import LibraryError, LibraryLocked, ShardLost
 from index.key import Key
-from index.places import Places
-from index.question import Question
+from index.placements import Places
+from index.query_context import Question
 from index.recording import Recording
 from index.search import THOROUGH, Match, search
 from index.segment import Codes, Segment
-from index.segments import Mapped, Segments
+from index.segment_set import Mapped, Segments
 from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
 from index.votes import Effort
 
 if TYPE_CHECKING:
-    from index.cluster import Shards
+    from index.cluster.shards import Shards
     from index.writer import Writer
 
 

@@ -14,7 +14,7 @@ from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import UNALTERED, Hypothesis
 from index.align import Found, align_near
-from index.question import Question
+from index.query_context import Question
 
 # Semitones, and share of the tempo, at each side of what is assumed, round by round. Nearer values differ by
 # less than the noise of their likeness, farther ones are no parabola.

@@ -17,13 +17,13 @@ from fingerprint.fingerprint import REFERENCE_EVERY
 from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.view import View, unaltered
 from index.align import MOST_BEND, SLACK, Found, align_near
-from index.extent import stretches
+from index.boundaries import stretches
 from index.ladder import climb, excerpts
-from index.likeness import are_unlike, is_version
-from index.question import Question
+from index.query_context import Question
 from index.refine import LOOKS, refined
-from index.shared import Part, shared_part
+from index.repeated_material import Part, shared_part
 from index.significance import MATCH, REVIEW, Calibration
+from index.versions import are_unlike, is_version
 from index.votes import Effort, Passage, candidates
 
 # 128 lists hold 96 % of what is sought under noise of 0 dB.

@@ -10,7 +10,7 @@ Chance of an alignment. The largest sum S over a search space of n query embeddi
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
 λ and K are fitted on real unrelated music, whose neighbouring embeddings are anything but
 independent: for short and long queries apart, since a stretch in a common style adds up; see TABLE and
-`index.chance`. Beyond what was seen in the fit, the lower end of λ's interval is what chance is stated by.
+`index.tail_fit`. Beyond what was seen in the fit, the lower end of λ's interval is what chance is stated by.
 Under the ladder of hypotheses the best of many looks counts, so that has a fit of its own, whose K is that of
 all rungs; of a part of them chance has that part.
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fingerprint.hypotheses import LADDER
 from index.errors import LibraryError
-from index.likeness import Likeness
+from index.versions import Likeness
 
 UNIT = 0.05  # cosine that is a weight of 1: identical moments in an ordinary place weigh about 10
 # What a pair's similarity must exceed the crowding by, in units. Chosen on the tune packages, as the
@@ -136,7 +136,7 @@ class Calibration:
     unaltered : of queries as they are
     altered : of queries under the whole ladder of hypotheses; None if that was never fitted
     stored : of queries made from stored codes, with which a library's own music is compared (see
-        `index.refit`); None if that was never fitted
+        `index.library_calibration`); None if that was never fitted
     likeness : what tells a copy from another version, of which chance says nothing; None if that was never
         fitted: then all are copies
     """

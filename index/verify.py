@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from index import audit, catalogue, segment
+from index import audit_log as audit
+from index import catalogue, segment
 from index.catalogue import SegmentRow
 from index.errors import LibraryError
 from index.library import Library

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
 from index.neighbours import Nearest
-from index.question import Question
+from index.query_context import Question
 
 MANY = 128  # stored embeddings that vote for one of the query's whose neighbours are all alike:
 NEAR = 0.3  # the nearest exceeds the crowding by so much,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index import audit, catalogue, keys, segment
-from index.audit import Event
+from index import audit_log as audit
+from index import catalogue, keys, segment
+from index.audit_log import Event
 from index.catalogue import Placement, SegmentRow
 from index.database import DatabaseErrors
 from index.errors import DatabaseAway, LibraryError, LibraryLocked
@@ -173,7 +174,7 @@ class Writer:
         return revoked
 
     def calibrate(self, calibration: Mapping[str, Any]) -> None:
-        """State the chance of scores by a fit to the library itself, from now on; see `index.refit`.
+        """State the chance of scores by a fit to the library itself: see `index.library_calibration`.
 
         An empty one: by the encoder's.
         """

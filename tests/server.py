@@ -6,8 +6,8 @@ from typing import Any
 from fastapi.testclient import TestClient
 from patience import PATIENCE
 
-from service.api import create_app
-from service.settings import Settings
+from service.runtime.settings import Settings
+from service.web.api import create_app
 
 
 class Server:

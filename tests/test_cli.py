@@ -16,12 +16,12 @@ from melodies import CLIP_START, SONGS, melody, write
 from patience import PATIENCE
 
 import benchmarks
-import service.cli
-import service.ingest
+import service.cli.main
+import service.intake.ingest
 from fingerprint.encoder import Encoder
 from index.library import Library
 from index.recording import RIGHTS
-from service.cli import main
+from service.command import main
 
 Conforms = Callable[[object, str], None]
 MY_RIGHTS = ("--rightsholder", "Me", "--rights", "licensed")
@@ -29,7 +29,7 @@ MY_RIGHTS = ("--rightsholder", "Me", "--rights", "licensed")
 
 def test_the_command_is_imported_without_what_is_slow_to_import() -> None:
     slow = "{'numpy', 'numba', 'faiss', 'av', 'fastapi', 'pydantic', 'sqlalchemy', 'tqdm'}"
-    code = f"import service.cli, sys; print(*({slow} & set(sys.modules)))"
+    code = f"import service.cli.main, sys; print(*({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -54,7 +54,7 @@ def test_every_commands_help_is_its_manual(name: str, command: click.Command) ->
 
 
 def test_rights_that_can_be_given_are_those_of_the_library() -> None:
-    assert service.cli.RIGHTS == RIGHTS
+    assert service.cli.main.RIGHTS == RIGHTS
 
 
 def test_query_says_which_recording_and_where(earmark: Earmark, conforms: Conforms) -> None:
@@ -277,7 +277,7 @@ def test_no_rights_basis_no_ingest(earmark: Earmark, tmp_path: Path) -> None:
 def test_a_stopped_ingest_commits_what_is_done_and_says_so(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    fingerprint = service.ingest.fingerprint
+    fingerprint = service.intake.ingest.fingerprint
 
     once = iter([number])
 
@@ -286,7 +286,7 @@ def test_a_stopped_ingest_commits_what_is_done_and_says_so(
             signal.raise_signal(each)
         return fingerprint(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(service.ingest, "fingerprint", interrupted)
+    monkeypatch.setattr(service.intake.ingest, "fingerprint", interrupted)
     library = tmp_path / "library"
     arguments = ["ingest", str(music / "songs"), *MY_RIGHTS, "--jobs", "1"]
     ended = CliRunner().invoke(main, [*arguments, "--library", str(library)])

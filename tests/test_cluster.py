@@ -29,16 +29,16 @@ from index.errors import ClusterError, LibraryError
 from index.library import Library
 from index.recording import Metadata
 from index.search import QUICK, THOROUGH
-from service.journal import FILE as JOURNAL
-from service.scans import files_heard
+from service.jobs.scan_jobs import files_heard
+from service.scan.journal import FILE as JOURNAL
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "earmark[cluster]"')
 
 from ray._private import services  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from index import cluster  # noqa: E402
-from index.cluster import Shards  # noqa: E402
+from index.cluster import shards as cluster  # noqa: E402
+from index.cluster.shards import Shards  # noqa: E402
 
 ENCODER = Encoder.load()
 TRACKS = 6

@@ -22,7 +22,8 @@ from server import Server
 
 from benchmarks import postgresql
 from fingerprint.encoder import Encoder
-from index import audit, catalogue, keys
+from index import audit_log as audit
+from index import catalogue, keys
 from index.backup import backup
 from index.database import BESIDE, Text
 from index.errors import DatabaseAway, LibraryError, LibraryLocked
@@ -30,9 +31,9 @@ from index.library import Library
 from index.recording import Metadata
 from index.schema import Schema
 from index.verify import verify
-from service import scans
-from service.ingests import Ingests
-from service.settings import SettingsError, load_settings
+from service.jobs import scan_jobs as scans
+from service.jobs.ingest_jobs import Ingests
+from service.runtime.settings import SettingsError, load_settings
 
 ENCODER = Encoder.load()
 FORM = {"rightsholder": "Red Label", "rights": "owned"}

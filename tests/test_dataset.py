@@ -15,10 +15,10 @@ import pytest
 
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
-from service.dataset import members
-from service.journal import Journal, JournalError
-from service.place import DatasetError, is_folder
-from service.source import identify
+from service.datasets.location import DatasetError, is_folder
+from service.datasets.source import identify
+from service.datasets.walk import members
+from service.scan.journal import Journal, JournalError
 
 HUGE = 20 * 2**30  # bytes
 SOUND = b"no sound, but nobody listens here"

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from melodies import melody, write
 from server import Server
 
-import service.decoding
-import service.workers
+import service.runtime.decoding
+import service.runtime.workers
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 
@@ -54,7 +54,7 @@ def test_what_ends_a_decoder_costs_its_request_alone(
     clip = (music / "clip.wav").read_bytes()
     with Server(library=library, isolate=True, jobs=2) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(service.decoding, "_clip", harm)
+            patched.setattr(service.runtime.decoding, "_clip", harm)
             with ThreadPoolExecutor(3) as threads:
                 refused = [
                     future.result()
@@ -72,7 +72,7 @@ def test_a_decoder_that_cannot_be_started_is_no_clips_fault(
     clip = (music / "clip.wav").read_bytes()
     with Server(library=library, isolate=True, jobs=1) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(service.workers, "_set_up", _crash)
+            patched.setattr(service.runtime.workers, "_set_up", _crash)
             refused = ask(client, clip)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert ask(client, clip).status_code == 200

@@ -16,9 +16,9 @@ from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH, REVIEW
-from service import listen
-from service.decoy import false_discovery_rate, mirrored, wilson
-from service.source import OnDisk
+from service.datasets.source import OnDisk
+from service.scan import worker as listen
+from service.scan.decoy import false_discovery_rate, mirrored, wilson
 
 ENCODER = Encoder.load()
 

@@ -6,8 +6,8 @@ import pytest
 from command import Earmark
 from melodies import melody, write
 
-from service.ern import load_message
-from service.metadata import MetadataError
+from service.intake.ern import load_message
+from service.intake.metadata import MetadataError
 
 PARTIES = """
   <PartyList>

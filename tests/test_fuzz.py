@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fuzz import Sandbox, bombs, damaged, explode, hear, seeds, untrue, workers
-from service.settings import Settings
+from service.runtime.settings import Settings
 
 SETTINGS = Settings(jobs=2, max_duration=timedelta(seconds=60))
 HARMLESS = {"decoded", "undecodable", "too-short", "silent", "too-long", "too-large"}

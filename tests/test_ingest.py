@@ -12,10 +12,10 @@ from melodies import RATE, melody, write
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from index.library import Library
-from service.estimate import estimate
-from service.extensions import AUDIO_EXTENSIONS
-from service.ingest import Candidate, Outcome, find_candidates, ingest, made_here
-from service.metadata import MetadataError, MetadataTable, describe
+from service.datasets.extensions import AUDIO_EXTENSIONS
+from service.intake.estimate import estimate
+from service.intake.ingest import Candidate, Outcome, find_candidates, ingest, made_here
+from service.intake.metadata import MetadataError, MetadataTable, describe
 
 RIGHTS = {"rightsholder": "Me", "rights": "owned"}
 
@@ -196,7 +196,7 @@ def test_the_same_audio_under_another_name_is_not_decoded_again(
 ) -> None:
     first = write(tmp_path / "a.wav", melody(3, 3.0))
     take_in(tmp_path, [Candidate(first, fields=RIGHTS)])
-    monkeypatch.setattr("service.ingest.fingerprint", None)
+    monkeypatch.setattr("service.intake.ingest.fingerprint", None)
     other = first.rename(tmp_path / "b.wav")
     _, (outcome,) = take_in(tmp_path, [Candidate(other, fields=RIGHTS)])
     assert outcome.status == "unchanged"

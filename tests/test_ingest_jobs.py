@@ -20,12 +20,12 @@ from patience import PATIENCE, until
 from server import Server
 
 from fingerprint.encoder import Encoder
-from index import audit
+from index import audit_log as audit
 from index.database import BESIDE
 from index.library import Library
-from service.access import Asker, Quotas
-from service.ingests import Ingests
-from service.settings import Settings
+from service.jobs.ingest_jobs import Ingests
+from service.runtime.settings import Settings
+from service.web.auth import Asker, Quotas
 
 FORM = {"rightsholder": "Red Label", "rights": "owned"}
 

@@ -23,8 +23,8 @@ from fingerprint.encoder import Encoder
 from index.key import SCOPES
 from index.library import Library
 from index.verify import verify
-from service.api import create_app
-from service.settings import Settings
+from service.runtime.settings import Settings
+from service.web.api import create_app
 
 FORM = {"rightsholder": "Me", "rights": "owned"}
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="seconds")

@@ -10,23 +10,23 @@ import pytest
 from patience import PATIENCE
 from server import Server
 
-import service.api
-import service.server
+import service.web.api
+import service.web.server
 from fingerprint.encoder import Encoder
 from index.library import Library
-from service.problems import unavailable
+from service.web.problems import unavailable
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """What every answer waits for."""
-    opened, answer = threading.Event(), service.api.answer
+    opened, answer = threading.Event(), service.web.api.answer
 
     def late(*args: Any, **kwargs: Any) -> Any:
         assert opened.wait(PATIENCE)
         return answer(*args, **kwargs)
 
-    monkeypatch.setattr(service.api, "answer", late)
+    monkeypatch.setattr(service.web.api, "answer", late)
     yield opened
     opened.set()
 
@@ -89,4 +89,4 @@ def test_one_key_leaves_room_for_others(library: Path, music: Path, gate: thread
 
 def test_who_comes_again_in_time_finds_the_connection_open() -> None:
     headers = unavailable("").headers or {}
-    assert int(headers["Retry-After"]) < service.server.KEEP_ALIVE
+    assert int(headers["Retry-After"]) < service.web.server.KEEP_ALIVE

@@ -17,7 +17,7 @@ from fingerprint.encoder import Encoder
 from index import catalogue, compaction
 from index.catalogue import Placements
 from index.library import Library
-from index.places import Places
+from index.placements import Places
 from index.recording import Metadata
 
 ENCODER = Encoder.load()

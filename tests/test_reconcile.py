@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from command import Earmark
 
-from service.naming import connect
+from service.scan.naming import connect
 
 # title, artist, ISRC, duration: what the row is, and the grade it must get
 ROWS: list[tuple[str | None, str | None, str | None, float | None, str | None]] = [

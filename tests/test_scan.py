@@ -31,10 +31,10 @@ from webhdfs import served
 
 from benchmarks.instruments import chip, piano
 from fingerprint.errors import AudioError
-from service.dataset import size_of
-from service.listen import PROBED, SHORT, windows
-from service.place import DatasetError, place
-from service.workers import Bounds, WorkerError, Workers
+from service.datasets.location import DatasetError, place
+from service.datasets.walk import size_of
+from service.runtime.workers import Bounds, WorkerError, Workers
+from service.scan.worker import PROBED, SHORT, windows
 
 Report = tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]
 
@@ -424,10 +424,10 @@ def test_a_url_that_cannot_be_read_is_told_of(
 # A scan that kills itself, by a signal that nothing can catch, when so many members are done.
 KILLED = """
 import os, signal, sys
-import service.scan
-from service.cli import main
+import service.scan.runner
+from service.command import main
 
-scan, left = service.scan.scan, 0
+scan, left = service.scan.runner.scan, 0
 
 def killed(*args, on_done, **options):
     def count(member, heard):
@@ -440,8 +440,8 @@ def killed(*args, on_done, **options):
 
 if __name__ == "__main__":
     left = int(sys.argv.pop(1))
-    service.scan.scan = killed
-    service.scan.COMMIT_EVERY = 0.0
+    service.scan.runner.scan = killed
+    service.scan.runner.COMMIT_EVERY = 0.0
     main(prog_name="earmark")
 """
 

@@ -21,11 +21,11 @@ from server import Server
 from fingerprint.encoder import Encoder
 from index.key import Key
 from index.library import Library
-from service.access import Asker
-from service.journal import LOCK
-from service.problems import ProblemError
-from service.scans import Scans
-from service.settings import Settings
+from service.jobs.scan_jobs import Scans
+from service.runtime.settings import Settings
+from service.scan.journal import LOCK
+from service.web.auth import Asker
+from service.web.problems import ProblemError
 
 
 @pytest.fixture

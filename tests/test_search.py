@@ -16,7 +16,7 @@ from index import votes
 from index.align import align
 from index.ladder import excerpts
 from index.library import Library
-from index.question import Question
+from index.query_context import Question
 from index.recording import Metadata
 from index.search import FIRST, THOROUGH, search
 from index.significance import Calibration

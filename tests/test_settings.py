@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ByteSize
 
-from service.cli import main
-from service.settings import Settings, SettingsError, in_words, load_settings
+from service.command import main
+from service.runtime.settings import Settings, SettingsError, in_words, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,12 @@ from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH
-from service import listen, stretch
-from service.evidence import verify
-from service.listen import EVIDENCE, Heard, Task
-from service.segment import Segment
-from service.source import OnDisk
+from service.datasets.source import OnDisk
+from service.evidence.bundle import verify
+from service.scan import chunks as stretch
+from service.scan import worker as listen
+from service.scan.matched_segment import Segment
+from service.scan.worker import EVIDENCE, Heard, Task
 
 
 def numbers(first: int, last: int) -> np.ndarray:

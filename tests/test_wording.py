@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.wording import as_text, chance, change, clock, percent, printable, table
+from service.presentation.formatting import (
+    as_text,
+    chance,
+    change,
+    clock,
+    percent,
+    printable,
+    table,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from service.workers import Bounds, Workers
+from service.runtime.workers import Bounds, Workers
 
 
 def _nothing() -> None:

@@ -1,0 +1,307 @@
+"""The commands that look into what others hold: scan a dataset, compare metadata."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.cli.group import (
+    EXIT_STATUSES,
+    complain,
+    current_settings,
+    finish,
+    jobs_option,
+    json_option,
+    library_option,
+    limits_of,
+    load_encoder,
+    main,
+    max_e_value_option,
+    open_library,
+    print_json,
+    progress,
+    ray_option,
+    stopping,
+    wrong_per_million_option,
+)
+
+if TYPE_CHECKING:
+    from service.datasets.member import Member
+    from service.scan.journal import Journal
+    from service.scan.worker import Heard
+
+
+report_option = click.option(
+    "--report", "folder", required=True, metavar="DIR", help="Where the report goes: a new folder."
+)
+
+
+@main.command(short_help="Say which works a dataset holds, with a report.", epilog=EXIT_STATUSES)
+@click.argument("dataset", metavar="DATASET")
+@report_option
+@click.option("--resume", is_flag=True, help="Go on with a scan that was stopped or killed.")
+@click.option(
+    "--probe", is_flag=True, help="Look at windows of each file, and at all of it only on evidence."
+)
+@click.option(
+    "--thorough", is_flag=True, help="Look at long files as closely as `earmark query` does."
+)
+@click.option("--evidence", is_flag=True, help="Write evidence for each match into DIR/evidence.")
+@click.option(
+    "--hypotheses",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Hypotheses of altered tempo and pitch to try on every file that is not recognised;"
+    " 124 try all, and take many times as long.",
+)
+@click.option(
+    "--owner", metavar="NAME", help="Compare only with what this owner of keys sees; default: all."
+)
+@max_e_value_option
+@wrong_per_million_option
+@jobs_option
+@ray_option
+@json_option
+@library_option
+def scan(
+    dataset: str,
+    folder: str,
+    resume: bool,
+    probe: bool,
+    thorough: bool,
+    evidence: bool,
+    hypotheses: int,
+    owner: str | None,
+    as_json: bool,
+) -> None:
+    """Say which works of the library a dataset holds, where, and how much of them.
+
+    \b
+    Examples:
+      earmark scan uploads/ --report found
+      earmark scan shards/ --report found --probe
+      earmark scan dump.tar.zst --report found --resume
+
+    DATASET is a folder, a zip or tar file (also .tar.gz, .tar.zst; WebDataset shards with their JSON),
+    a Parquet file with a column of {bytes, path}, or a manifest of paths (.jsonl, .csv, .tsv, also
+    .gz and .zst) relative to itself; or the URL of such (s3://…, with fsspec and the store's client
+    installed). In a folder, sounds are known by their extension, and archives and
+    Parquet files are looked into. Nothing is unpacked to disk. Files of the same content are heard once.
+
+    DIR gets report.html, summary.json, files and segments (.csv and .parquet) and errors.csv. A scan
+    that was stopped or killed goes on with --resume, which loses no file and counts none twice; Ctrl-C
+    finishes the files in hand. A file that cannot be read is a line in errors.csv, and the exit status
+    is 1 in the end.
+
+    With --ray, the nodes of a Ray cluster read and hear the files, --jobs of them at a time (default: one
+    per core of the cluster). Library, DATASET and DIR are where all nodes see them.
+
+    \b
+    JSON: the line of summary.json.
+    """
+    from threading import Event
+
+    from fingerprint.hypotheses import LADDER
+    from service.datasets.location import place
+    from service.datasets.member import spelled
+    from service.datasets.walk import size_of
+    from service.runtime.ray_library import jobs_of, join
+    from service.scan.journal import Journal
+    from service.scan.runner import scan as scan_dataset
+    from service.scan.worker import EVIDENCE, Task
+
+    settings = current_settings()
+    encoder = load_encoder()
+    library = open_library(settings, encoder, searchable=True)
+    where, report = place(dataset), Path(folder)
+    if settings.ray is not None:
+        join(settings.ray)
+        report = report.absolute()
+        where = where.absolute() if isinstance(where, Path) else where
+    if hypotheses > len(LADDER):
+        raise click.UsageError(f"--hypotheses {hypotheses}: there are {len(LADDER)}")
+    total = size_of(where)
+    scanned = {
+        "dataset": spelled(str(where.resolve() if isinstance(where, Path) else where)),
+        "library": library.id(),
+        "encoder": encoder.id,
+        "probe": "yes" if probe else "no",
+        "thorough": "yes" if thorough else "no",
+        "hypotheses": str(hypotheses),
+        "max_e_value": repr(settings.max_e_value),
+        "wrong_per_million": f"{settings.wrong_per_million:g}",
+        "owner": owner or "",
+    }
+    journal = Journal.open(
+        report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
+    )
+    task = Task(
+        library=settings.library.absolute(),
+        database=settings.database,
+        limits=limits_of(settings),
+        max_e_value=settings.max_e_value,
+        gate=settings.gate,
+        hypotheses=hypotheses,
+        probe=probe,
+        thorough=thorough,
+        evidence=report / EVIDENCE if evidence else None,
+        owner=owner,
+    )
+    stop, heard_files, found_files = Event(), 0, journal.found()
+    try:
+        with (
+            _alone(report),
+            stopping(stop) as signals,
+            progress(total, "B") as bar,
+        ):
+
+            def on_done(member: "Member", heard: "Heard | None") -> None:
+                nonlocal heard_files, found_files
+                heard_files += 1
+                found_files += heard is not None and bool(heard.matches)
+                bar.set_postfix(files=heard_files, found=found_files, refresh=False)
+                bar.update(member.weight)
+
+            complete = scan_dataset(
+                where,
+                journal,
+                task,
+                jobs=jobs_of(settings),
+                stop=stop,
+                on_done=on_done,
+                cluster=settings.ray is not None,
+            )
+            summary = _report(journal, report) if complete else None
+    finally:
+        journal.close()
+    if summary is None:
+        complain(f"stopped: what was finished is noted; go on with --resume --report {folder}")
+        sys.exit(128 + signals[0])
+    _tell(summary, report, as_json)
+    finish(summary["failed_files"])
+
+
+@contextmanager
+def _alone(report: Path) -> Iterator[None]:
+    """Keep other scans from a report's folder. Raises JournalError if one is at work there."""
+    from filelock import FileLock, Timeout
+
+    from service.scan.journal import LOCK, JournalError
+
+    lock = FileLock(report / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise JournalError(f"{report}: another scan is at work in this folder") from None
+    except OSError as error:
+        raise JournalError(f"{report}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _report(journal: "Journal", folder: Path) -> dict[str, Any]:
+    """Write the report of a journal; returns the summary. Raises JournalUnwritable."""
+    from fingerprint.errors import reason_of
+    from service.scan.journal import GO_ON, JournalUnwritable
+    from service.scan.report import write_report
+
+    try:
+        return write_report(journal, folder)
+    except OSError as error:
+        what = f"{folder}: the report cannot be written ({reason_of(error)})"
+        raise JournalUnwritable(f"{what}; {GO_ON}") from error
+
+
+def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    click.echo(
+        f"{summary['matched_files']} of {summary['files']} files hold a known work, "
+        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
+    )
+    click.echo(report / "report.html")
+
+
+@main.command(
+    name="verify-evidence",
+    short_help="Compute a match again from its evidence.",
+    epilog=EXIT_STATUSES,
+)
+@click.argument("file", metavar="FILE.json")
+@click.option("--clip", metavar="CLIP", help="The clip, to compare its hash.")
+@json_option
+@library_option
+def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
+    """Compute a match again from its evidence: score, E-value, the clip's hash, the library's codes.
+
+    \b
+    Example:
+      earmark query suspect.mp3 --evidence evidence
+      earmark verify-evidence evidence/5f0c2a7be9d14c3d-1.json --clip suspect.mp3
+
+    The score needs nothing but the file; what the answer said is held against it. Codes and names are
+    compared with those of the library, if there is one that has the recording. Exit status 1 if anything
+    does not hold.
+
+    \b
+    JSON, a line for each thing that was looked at:
+      {"what": "score|answer|clip|library", "holds": true, false or null (not looked at), "detail"}
+    """
+    from index.library import Library
+    from service.evidence.bundle import verify
+
+    settings, encoder = current_settings(), load_encoder()
+    there = Library.is_there(settings.library, settings.database)
+    library = open_library(settings, encoder, searchable=True) if there else None
+    checks = verify(Path(file), encoder, library, Path(clip) if clip else None)
+    words = {True: "holds", False: "DOES NOT HOLD", None: "not looked at"}
+    for check in checks:
+        if as_json:
+            click.echo(check.model_dump_json())
+        else:
+            click.echo(f"{check.what} {words[check.holds]}: {check.detail}")
+    finish(sum(check.holds is False for check in checks))
+
+
+@main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)
+@click.argument("metadata", metavar="METADATA")
+@report_option
+@json_option
+@library_option
+def reconcile(metadata: str, folder: str, as_json: bool) -> None:
+    """Say which rows of metadata name works of the library: names alone, no sound.
+
+    \b
+    Example:
+      earmark reconcile tracks.parquet --report named
+
+    METADATA is a Parquet, CSV, TSV, JSON-lines (.jsonl; these also .gz and .zst) or SQLite file with columns
+    for ISRC or title, and artist and duration, under any of their usual names. A row is compared by ISRC,
+    or else by title and artist, with a duration within 3 s where it has one; names are compared without
+    case, accents, punctuation, brackets, "feat." and "remastered". Each hit has a grade.
+
+    DIR gets report.html, summary.json, and rows (.csv and .parquet).
+
+    \b
+    JSON: the line of summary.json.
+    """
+    from service.scan.reconcile import reconcile as reconcile_metadata
+
+    library = open_library(current_settings(), load_encoder())
+    summary = reconcile_metadata(library, Path(metadata), Path(folder))
+    if as_json:
+        print_json(summary)
+        return
+    click.echo(
+        f"{summary['matched_rows']} of {summary['rows']} rows name one of "
+        f"{summary['recordings']} recordings"
+    )
+    click.echo(Path(folder) / "report.html")

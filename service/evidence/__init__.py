@@ -1,0 +1,1 @@
+"""What speaks for a match, in files that can be checked elsewhere."""

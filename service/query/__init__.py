@@ -1,0 +1,1 @@
+"""One clip asked of a library, and the answer as JSON."""

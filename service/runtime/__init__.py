@@ -1,0 +1,1 @@
+"""Settings, logs, worker processes and Ray: what runs the rest."""

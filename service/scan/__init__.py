@@ -1,0 +1,1 @@
+"""A dataset against a library: the run, its journal, its report."""
