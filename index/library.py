@@ -376,6 +376,48 @@ class Library:
         with self.reading() as connection:
             return keys.recognise(connection, text)
 
+    def add_key(
+        self, owner: str, scope: str, expires_at: str | None, *, by: str | None = None
+    ) -> tuple[Key, str]:
+        """Make a key; with the text that is shown once. It does not wait for the writer.
+
+        by : id of the key that makes it, None for who sits at the machine
+
+        Raises ValueError for an owner or a scope that cannot be one.
+        """
+        with self._changing_keys() as connection:
+            now = catalogue.now()
+            key, text = keys.add(connection, owner, scope, expires_at, now)
+            details = {"key": key.id, "owner": key.owner, "scope": scope, "expires_at": expires_at}
+            audit.append(connection, [audit.Event("key", None, details)], now, by)
+        return key, text
+
+    def revoke_key(self, id: str, *, by: str | None = None) -> bool:
+        """Revoke a key; whether it was good until now. It does not wait for the writer.
+
+        Raises KeyError if there is no key of that id.
+        """
+        with self._changing_keys() as connection:
+            now = catalogue.now()
+            revoked = keys.revoke(connection, id, now)
+            if revoked:
+                audit.append(connection, [audit.Event("revoke", None, {"key": id})], now, by)
+        return revoked
+
+    @contextmanager
+    def _changing_keys(self) -> Iterator[sql.Connection]:
+        """A transaction for keys, which needs no writer: it touches neither recordings nor segments."""
+        try:
+            with (
+                self.database.engine.connect() as connection,
+                self.database.transaction(connection),
+            ):
+                yield connection
+                catalogue.next_revision(connection)
+        except (OSError, *DatabaseErrors) as error:
+            self.database.withdraw()
+            raise self.unwritable(error) from None
+
     def all_keys(self) -> list[Key]:
         """All keys that were ever made, the oldest first."""
         with self.reading() as connection:
@@ -637,7 +679,7 @@ def _require_own(path: Path, catalogued: Database) -> None:
         own = {"segments", BOUND}
     else:
         files = (CATALOGUE + end for end in ("", "-journal", "-wal", "-shm"))
-        own = {"segments", "write.lock", *files}
+        own = {"segments", "jobs", "write.lock", *files}
     if path.exists() and not {it.name for it in path.iterdir()} <= own:
         raise LibraryError(
             f"{path}: this folder holds other things and no library; name an empty or a new one"

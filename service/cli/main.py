@@ -8,7 +8,7 @@ commands that need them and never at the top of this file.
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -24,6 +24,7 @@ from service.cli import (
 from service.cli.command import (
     EXIT_STATUSES,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -126,6 +127,7 @@ def ingest(
     from service.intake.ingest import failed, find_candidates
     from service.intake.ingest import ingest as ingest_files
     from service.intake.metadata import MetadataError
+    from service.runtime.reading import Reader
 
     settings = current_settings()
     if private and owner is None and not job:
@@ -152,7 +154,10 @@ def ingest(
     if licence_until:
         given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
-    candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
+    reader = click.get_current_context().with_resource(Reader())
+    candidates, failures, idle = find_candidates(
+        [Path(path) for path in paths], known, table, reader.read
+    )
     if idle and table and job:  # nobody sees a warning
         failures += [
             failed(table.path, "metadata", f"{table.where(row)}: {row.file} is none of the files")
@@ -183,6 +188,7 @@ def ingest(
             stop=stop,
             owner=owner,
             private=private,
+            read=reader.read,
             on_read=lambda candidate: bar.update(candidate.size),
         )
         for outcome in chain(failures, outcomes):
@@ -215,18 +221,25 @@ def _ways(
 ) -> "Iterator[tuple[Make, Callable[[], AbstractContextManager[Writer]]]]":
     """How sounds are fingerprinted and how the library is written.
 
-    A job of the server does the one in processes that may die of it, and shares the other.
+    A job of the server does the one in processes that may die of it. Each batch takes the writer's turn, so
+    that other writers get theirs in between.
     """
     from service.intake.ingest import made_here
     from service.runtime.decoding import Decoder
 
     limits = limits_of(settings)
+
+    def writing() -> "AbstractContextManager[Writer]":
+        return library.writer(key, -1, stop.is_set)
+
     if job:
         with closing(Decoder(settings, encoder, limits)) as decoder:
-            yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
+            yield decoder.of_source, writing
     else:
-        with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: nullcontext(writer)
+        # what cannot be written need not be decoded
+        with library.writer(key, WRITE_WAIT):
+            pass
+        yield made_here(encoder, limits), writing
 
 
 def _metadata(path: Path) -> "MetadataTable":
@@ -448,8 +461,9 @@ def serve() -> None:
       curl -F clip=@suspect.mp3 http://127.0.0.1:8080/v1/query
 
     The routes are described, and can be tried, at /docs. The library is made if it is not there.
-    What other processes ingest and remove meanwhile is seen at once. Ctrl-C or SIGTERM finishes
-    the requests in hand and stops.
+    What other processes ingest and remove meanwhile is seen at once. Ctrl-C or SIGTERM stops it
+    within 30 s (the setting stop_within): requests in hand get half of that time, then running jobs
+    the other half. Jobs that are not done go on with the next server.
     """
     from service.web.server import run
 
@@ -465,7 +479,8 @@ def list_settings(as_json: bool) -> None:
     """List every setting: its name, its value here and now, its default, what it means.
 
     A setting comes from its flag, else from the environment (max_upload: EARMARK_MAX_UPLOAD), else
-    from earmark.toml in the current folder, else it has its default.
+    from the configuration file (--config, EARMARK_CONFIG, or earmark.toml in the user's configuration
+    folder), else it has its default. An earmark.toml in the current folder is ignored.
 
     \b
     Example:

@@ -12,6 +12,7 @@ from service.cli.command import (
     EXIT_STATUSES,
     LIBRARY_UNUSABLE,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -188,7 +189,7 @@ def remove(recording_ids: Sequence[str], as_json: bool) -> None:
     settings = current_settings()
     library = open_library(settings, load_encoder())
     errors: dict[str, dict[str, str] | None] = {}
-    with library.writer() as writer:
+    with library.writer(wait=WRITE_WAIT) as writer:
         for recording_id in dict.fromkeys(recording_ids):
             try:
                 writer.remove(recording_id)
@@ -312,14 +313,14 @@ def _refit(library: "Library", as_json: bool) -> None:
             fitted = refit(library, on_look=bar.update)
     except TooSmall as error:
         if list(_unusable_calibration(library)):
-            with library.writer() as writer:
+            with library.writer(wait=WRITE_WAIT) as writer:
                 writer.calibrate({})
         if as_json:
             print_json({"refitted": False, "reason": str(error)})
         else:
             click.echo(f"the calibration that comes with Earmark stays: {error}")
         return
-    with library.writer() as writer:
+    with library.writer(wait=WRITE_WAIT) as writer:
         writer.calibrate(fitted.entry())
     before = Calibration.of(library.encoder.id)
     size = library.info()["embeddings"]
@@ -489,8 +490,7 @@ def create_key(owner: str, scope: str, expires: str | None, as_json: bool) -> No
             raise click.UsageError(f"--expires {expires}: no date like 2027-12-31") from None
     library = open_library(current_settings(), load_encoder(), create=True)
     try:
-        with library.writer() as writer:
-            key, text = writer.add_key(owner, scope, expires_at)
+        key, text = library.add_key(owner, scope, expires_at)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
@@ -545,8 +545,7 @@ def revoke_key(key_id: str, as_json: bool) -> None:
     settings = current_settings()
     library = open_library(settings, load_encoder())
     try:
-        with library.writer() as writer:
-            revoked = writer.revoke_key(key_id)
+        revoked = library.revoke_key(key_id)
     except KeyError:
         complain(f"no key {key_id!r} in {settings.library}; `earmark keys list` shows them")
         sys.exit(SOME_FAILED)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fingerprint.errors import EarmarkError
+from service.datasets.limits import Unpacked
 from service.datasets.url import Url, shown
 
 Place = Path | Url
@@ -58,20 +59,27 @@ def unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
     with path.open("rb") as file:
         if name.endswith((".gz", ".tgz")):
             with gzip.GzipFile(fileobj=file) as stream:
-                yield _Positioned(stream, file), False
+                yield _Bounded(stream, file), False
         elif name.endswith((".zst", ".tzst")):
             import zstandard
 
             reader = zstandard.ZstdDecompressor(max_window_size=2**31)
             with reader.stream_reader(file, read_across_frames=True) as stream:
-                yield _Positioned(stream, file), False
+                yield _Bounded(stream, file), False
         else:
             yield file, True
 
 
-class _Positioned:
-    """A decompressed stream that says how far its file has been read."""
+class _Bounded:
+    """A decompressed stream that says how far its file has been read, and that no bomb gets through."""
 
     def __init__(self, stream: Any, file: BinaryIO) -> None:
-        self.read = stream.read
+        self._read = stream.read
+        self._unpacked = Unpacked()
         self.position = file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises ValueError where they are very much more than what they came from."""
+        data: bytes = self._read(size)
+        self._unpacked.add(len(data), self.position())
+        return data

@@ -14,6 +14,7 @@ from service.intake.ingest import ErrorObject
 from service.intake.metadata import EMPTY, MetadataTable, Row
 
 KEYS = ("id", "file")
+_WAIT = 3.0  # s, for another process that writes: an ingest writes a batch in less
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def change(library: Library, table: MetadataTable) -> Iterator[Change]:
     """
     seen: dict[str, int] = {}
     outcomes = []
-    with library.writer() as writer:
+    with library.writer(wait=_WAIT) as writer:
         for row in table.rows:
             try:
                 id = _recording_of(row, library)

@@ -22,7 +22,7 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
 from index.library import Library
 from index.writer import Writer
-from service.datasets.dataset import members
+from service.datasets.dataset import Read, members, read_container
 from service.datasets.extensions import is_archive, is_sound
 from service.datasets.source import OnDisk, Source, identify
 from service.intake.metadata import MetadataError, MetadataTable, Row, describe
@@ -85,15 +85,17 @@ def find_candidates(
     paths: Sequence[Path],
     given: Mapping[str, str],
     table: MetadataTable | None = None,
+    read: Read = read_container,
 ) -> tuple[list[Candidate], list[Outcome], list[Row]]:
     """The audio files at `paths`, each once, with their fields; what failed; rows of no file.
 
-    `given` are the fields that hold for all files unless a row of `table` says otherwise.
+    `given` are the fields that hold for all files unless a row of `table` says otherwise;
+    `read` reads archives.
     """
     failures: list[Outcome] = []
     files: dict[object, Candidate] = {}
     for path in paths:
-        for it in _sounds_at(path, failures):
+        for it in _sounds_at(path, failures, read):
             files.setdefault(
                 (it.archive, it.member) if it.archive else os.path.realpath(it.path), it
             )
@@ -132,13 +134,13 @@ def find_candidates(
     return candidates, failures, [row for row in unused if not row.problem]
 
 
-def _sounds_at(path: Path, failures: list[Outcome]) -> Iterator[Candidate]:
+def _sounds_at(path: Path, failures: list[Outcome], read: Read) -> Iterator[Candidate]:
     """What there is to ingest at a path: a file, the sounds of a folder or those of an archive."""
     if not (is_archive(path.name) and os.path.isfile(path)):
         yield from map(Candidate, _files_at(path, failures))
         return
     count = 0
-    for member in members(path):
+    for member in members(path, read):
         count += 1
         file = _inside(path, member.member) if member.member else path
         if member.problem is not None:
@@ -192,6 +194,7 @@ def ingest(
     stop: Event,
     owner: str | None = None,
     private: bool = False,
+    read: Read = read_container,
     on_read: Callable[[Candidate], None] = lambda candidate: None,
 ) -> Iterator[Outcome]:
     """Add the candidates to the library; yields each one's outcome, batch by committed batch.
@@ -201,6 +204,7 @@ def ingest(
     make : makes a sound's fingerprint, `jobs` of them at a time
     writing : gives the library's writer, for each batch
     owner, private : whose the recordings become, and whether they answer nobody else
+    read : reads archives, as `members` is given it
     on_read : told of a candidate that has been dealt with but is not yet committed
     """
 
@@ -238,7 +242,7 @@ def ingest(
         return outcomes
 
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = _opened(candidates)
+        waiting = _opened(candidates, read)
         running: dict[Future[Fingerprint | Outcome], Candidate] = {}
         batch: list[tuple[Candidate, Fingerprint | Outcome]] = []
         committed = time.monotonic()
@@ -274,14 +278,14 @@ def made_here(encoder: Encoder, limits: Limits) -> Make:
     return make
 
 
-def _opened(candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Source]]:
+def _opened(candidates: Iterable[Candidate], read: Read) -> Iterator[tuple[Candidate, Source]]:
     """Candidates with where their bytes are; those in an archive are read in passing."""
     for archive, some in groupby(candidates, key=lambda it: it.archive):
         if archive is None:
             yield from ((it, OnDisk(it.path)) for it in some)
             continue
         wanted = {it.member: it for it in some}
-        for member in members(archive):
+        for member in members(archive, read):
             if member.source is not None and member.index in wanted:
                 yield wanted[member.index], member.source
 

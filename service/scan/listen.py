@@ -27,6 +27,7 @@ from index.votes import Effort
 from service.datasets.source import Source
 from service.evidence.bundle import EvidenceError, write_evidence
 from service.query.answer import ClipError, match_of
+from service.runtime.warm import warm
 from service.scan.decoy import mirrored
 from service.scan.matched import Segment
 from service.scan.stretch import joined, stretches
@@ -102,6 +103,9 @@ def set_up(task: Task) -> None:
     global _ears
     work_on(1)
     _ears = Ears(task)
+    warm(
+        _ears.encoder, _ears.library
+    )  # before the worker is confined: what is compiled later is not kept
 
 
 def listen(source: Source, name: str, sha256: str | None, ears: Ears | None = None) -> Heard:

@@ -1,6 +1,7 @@
 """`earmark serve`: the application of `service.web.api` under uvicorn; without keys, to this machine only."""
 
 import logging
+import math
 import socket
 from collections.abc import Callable
 
@@ -52,7 +53,14 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
 
     app = create_app(settings, on_load)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # whose word would be taken for who asks
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=math.ceil(settings.stop_within.total_seconds() / 2),
+        )
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
