@@ -31,6 +31,11 @@ _POLL = 0.05  # s between two tries to get a lock
 _KEEPALIVE = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4}
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read, as `open`'s `opener`."""
+    return os.open(path, flags, 0o600)
+
+
 class Text(sql.TypeDecorator[str]):
     """Text that is compared byte by byte everywhere, as SQLite does.
 
@@ -83,6 +88,10 @@ class SqliteFile:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     def _open(self) -> sqlite3.Connection:
+        if self._writable and not os.path.exists(self._file) and os.path.isdir(self._file.parent):
+            # SQLite makes the files beside it with the rights of this one
+            with suppress(FileExistsError):
+                os.close(private(str(self._file), os.O_CREAT | os.O_EXCL))
         alone = not self._writable and not os.path.exists(f"{self._file}-wal")
         uri = f"{self._file.absolute().as_uri()}?immutable={alone:d}"
         return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
@@ -114,7 +123,7 @@ class SqliteFile:
 
         Raises TimeoutError if another has it.
         """
-        lock = FileLock(self._file.with_name(f"{name}.lock"))
+        lock = FileLock(self._file.with_name(f"{name}.lock"), mode=0o600)
         with lock.acquire(timeout=wait, cancel_check=give_up), self.engine.connect() as connection:
             yield connection
 

@@ -41,7 +41,7 @@ from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
 from index import audit, catalogue, keys, segment
-from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
+from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database, private
 from index.errors import LibraryError, LibraryLocked, ShardLost
 from index.key import Key
 from index.places import Places
@@ -613,7 +613,7 @@ def _require_bound(path: Path, id: str | None, catalogued: Database) -> None:
 
 def bind(path: Path, id: str) -> None:
     """Note in a folder which library its database must have."""
-    with (path / BOUND).open("w") as file:
+    with open(path / BOUND, "w", opener=private) as file:
         file.write(f"{id}\n")
     segment.synchronise(path / BOUND)
 
@@ -647,7 +647,10 @@ def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
     made = partial(catalogued.has, "properties")
     try:
         _require_own(path, catalogued)
-        (path / "segments").mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path, path / "segments"):  # nobody else's, also where it was there
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
         # who has made it may go on to write, with the same lock
         with catalogued.lock("write", PATIENCE, made) as connection, connection.begin():
             if made():

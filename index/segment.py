@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from fingerprint.codec import Codec
+from index.database import private
 from index.errors import LibraryError
 
 BLOCK = 65_536  # embeddings: as many as two bytes can number
@@ -201,7 +202,7 @@ def write(path: Path, segment: Segment, codec: Codec) -> str:
         },
         {"cells": codec.cells_id} if segment.cells > 1 else None,
     )
-    with path.open("xb") as file:
+    with open(path, "xb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -33,7 +33,7 @@ import sqlalchemy as sql
 from filelock import FileLock, Timeout
 
 from fingerprint.errors import reason_of
-from index.database import Database, DatabaseErrors, Text, database
+from index.database import Database, DatabaseErrors, Text, database, private
 from index.errors import LibraryError
 from index.schema import Schema
 from service.runtime.asker import Asker
@@ -209,7 +209,7 @@ class Jobs:
         try:
             folder.mkdir(mode=0o700)
             for file, stream in sent.items():
-                with open(folder / file, "wb", opener=_private) as copy:
+                with open(folder / file, "wb", opener=private) as copy:
                     shutil.copyfileobj(stream, copy, 1 << 20)
             check(folder)
             with self._begin_alone() as connection:
@@ -596,11 +596,6 @@ def _kill(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that only its owner may read."""
-    return os.open(path, flags, 0o600)
 
 
 def plain_name(name: str, otherwise: str) -> str:
