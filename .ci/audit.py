@@ -3,10 +3,10 @@
     python .ci/audit.py [REQUIREMENTS]
     EARMARK_ADVISORIES=advisory-database python .ci/audit.py
 
-pip-audit asks PyPI. Where PyPI cannot be reached, a checkout of https://github.com/pypa/advisory-database is read
+pip-audit asks PyPI. Where PyPI cannot be reached, a checkout of github.com/pypa/advisory-database is read
 instead, if EARMARK_ADVISORIES names one of the last 90 days.
 
-Exit status: 0 none is known; 1 some are, each a line, or nothing was audited: that nobody was asked is no pass.
+Exit status: 0 none is known; 1 some are, each a line, or nothing was audited, which is no pass.
 """
 
 import json
@@ -54,7 +54,7 @@ def main(requirements: str = "requirements.lock") -> int:
 
 
 def _asked(requirements: str) -> list[dict[str, Any]] | None:
-    """What pip-audit says of each package; empty where nobody could be asked, None for what it cannot read."""
+    """What pip-audit says of each package; empty where PyPI is away, None for what cannot be read."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip_audit", "--requirement", requirements, "--require-hashes"),
