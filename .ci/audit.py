@@ -75,7 +75,7 @@ def _asked(requirements: str) -> list[dict[str, Any]] | None:
 
 def looked_up(requirements: str, copy: Path) -> list[dict[str, Any]]:
     """The same, of a checkout of the advisories: a file for each, in a folder for each package."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
     from packaging.utils import canonicalize_name
 
     pinned = re.findall(r"^([\w.-]+)==([^\s;]+)", Path(requirements).read_text(), re.MULTILINE)

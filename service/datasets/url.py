@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
@@ -181,19 +182,22 @@ def _bounds(most: int | None) -> Any:
     """What aiohttp is given to follow no redirect to another host, and to read no more than that."""
     import aiohttp
 
-    async def redirected(session: Any, read: list[int], request: Any) -> None:
+    class Read(SimpleNamespace):
+        size = 0
+
+    async def redirected(session: Any, read: Any, request: Any) -> None:
         here = request.url
         there = here.join(type(here)(request.response.headers.get("Location", "")))
         upgraded = (here.scheme, there.scheme, there.port) == ("http", "https", 443)
         if there.host != here.host or (there.port != here.port and not upgraded):
             raise ValueError(f"it leads to another server, {there.host}, which is not followed")
 
-    async def received(session: Any, read: list[int], chunk: Any) -> None:
-        read[0] += len(chunk.chunk)
-        if most is not None and read[0] > most:
+    async def received(session: Any, read: Any, chunk: Any) -> None:
+        read.size += len(chunk.chunk)
+        if most is not None and read.size > most:
             raise ValueError(f"the listing has more than {most / 2**20:,.0f} MiB")
 
-    config = aiohttp.TraceConfig(lambda trace_request_ctx: [0])
+    config = aiohttp.TraceConfig(Read)
     config.on_request_redirect.append(redirected)
     config.on_response_chunk_received.append(received)
     return config

@@ -47,7 +47,7 @@ FOLDER = "jobs"  # in the library
 PAGE = 100
 _LOOK_EVERY = 2.0  # s, for what other servers have left undone or were told to end
 _FORGET_EVERY = 3600.0  # s, for what has been kept for long enough
-_NICE = 5  # below requests, which somebody waits for
+_NICE = 0  # below requests, which somebody waits for
 _MEMORY = 8 * 2**30  # bytes that a process of a job may take; its workers take less
 # A job's files are its owner's. Python's own status for an error that nobody expected is SOME_FAILED.
 _START = f"""
@@ -140,7 +140,8 @@ class Jobs:
     def start(self, library_id: str) -> None:
         """Begin to run the jobs of a library that are waiting. Raises LibraryError."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             what = f"{self._folder}: {self.kind}s cannot be kept there"
             raise LibraryError(f"{what} ({error.strerror})") from None

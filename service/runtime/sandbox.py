@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 # <linux/prctl.h>, <linux/seccomp.h>, <linux/audit.h>
 _PR_SET_NO_NEW_PRIVS = 38
@@ -141,7 +142,8 @@ def _filter_calls(network: bool) -> bool:
 def _keep_no_code() -> None:
     """Keep what is compiled from now on in memory: its cache is others' code."""
     if "numba" in sys.modules:
-        from numba.core import caching
+        from numba.core import caching as numba_caching
 
+        caching: Any = numba_caching
         caching.Cache.save_overload = lambda self, sig, data: None
         caching._CacheLocator.ensure_cache_path = lambda self: None  # it is only read

@@ -107,10 +107,11 @@ async def add_recording(
         return made, replace(said, owner=asker.owner, private=private)
 
     try:
-        recording = await service.in_turn(asker, read)
-        added = False
-        if isinstance(recording, tuple):
-            made, said = recording
+        found = await service.in_turn(asker, read)
+        if isinstance(found, Recording):
+            recording, added = found, False
+        else:
+            made, said = found
             recording, added = await service.write_soon(asker, lambda it: it.add(made, said))
     except ValueError as error:
         raise _refused(loaded.library, form.id, str(error), asker) from error

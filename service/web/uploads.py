@@ -24,7 +24,7 @@ def file_name(upload: StarletteUploadFile) -> str:
     return (upload.filename or "").replace("\\", "/").rpartition("/")[2] or "upload"
 
 
-def form_limits(form: type[BaseModel]) -> dict[str, Any]:
+def form_limits(form: type[BaseModel]) -> Any:
     """How many files and fields a form's body may have: one for each of the form's."""
     files = sum("UploadFile" in str(field.annotation) for field in form.model_fields.values())
     return {
