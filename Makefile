@@ -23,6 +23,7 @@ check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python .ci/audit.py
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --exclude-files '$(HASHES)' \
 		--exclude-lines 'bytes\.fromhex'

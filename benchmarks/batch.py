@@ -35,9 +35,9 @@ from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH, REVIEW
 from service.scan.journal import Journal
-from service.scan.listen import Task
 from service.scan.report import write_report
 from service.scan.runner import scan
+from service.scan.worker import Task
 
 SHORTEST, LONGEST = 5.0, 30.0  # s
 
@@ -125,7 +125,8 @@ def main() -> None:
     )
     with closing(Journal.open(report, {"dataset": "clips"}, {}, resume=False)) as journal:
         scan(clips, journal, task, jobs=available_cores(), stop=Event())
-        summary = write_report(journal, report)
+        with closing(Library.open(library, encoder)) as opened:
+            summary = write_report(journal, report, opened)
     judged = judge(report, known, unknown)
     stated = summary["estimated_false_discovery_rate"]
     low, high = summary["false_discovery_rate_interval"]

@@ -6,9 +6,9 @@
 Clips of the tune packages, half of them damaged, are looked for among all music of the train packages, of
 which splits share no artist: as they are, and others under the whole ladder of hypotheses; so are stretches
 of the tune packages' stored codes, with which `earmark verify --calibration` compares a library's. Every
-alignment found is chance, or one of related music, which `index.chance` tells apart and fits without. Printed
-are λ with its interval (works drawn with replacement), stated beside observed numbers of chance matches, and
-the related pairs.
+alignment found is chance, or one of related music, which `index.tail_fit` tells apart and fits without.
+Printed are λ with its interval (works drawn with replacement), stated beside observed numbers of chance
+matches, and the related pairs.
 
 Of 30 s under the ladder nothing is looked for: it looks at each ten seconds by themselves. With --scores what
 was found is kept, and a second run fits it again without searching.
@@ -39,12 +39,12 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
 from fingerprint.hypotheses import LADDER, Hypothesis
-from index.chance import Fit, Look, fit, peaks, tail_of, without
-from index.question import Question
-from index.refit import look_at
+from index.library_calibration import look_at
+from index.query_context import Question
 from index.segment import Codes
 from index.significance import TABLE, Calibration, Tail
 from index.snapshot import Snapshot
+from index.tail_fit import Fit, Look, fit, peaks, tail_of, without
 
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
 ALTERED_LENGTHS = (1.0, 2.0, 5.0, 10.0)  # seconds, under the ladder

@@ -56,7 +56,7 @@ from fingerprint.fingerprint import (
     Fingerprint,
     fingerprint,
 )
-from index.cluster import Sharded, Shards, connect
+from index.cluster.shards import Sharded, Shards, connect
 from index.database import BESIDE
 from index.library import Library
 from index.recording import Metadata
@@ -64,8 +64,8 @@ from index.search import Match
 from index.significance import MATCH, REVIEW
 from service.query.answer import match_of
 from service.scan.journal import Journal as ScanJournal
-from service.scan.listen import Task
 from service.scan.runner import scan
+from service.scan.worker import Task
 
 SHARDS = (1, 2, 4, 8)
 EQUAL = (1, 3)  # shards that are to answer alike

@@ -42,12 +42,12 @@ from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 from fingerprint.hypotheses import LADDER
-from index.cluster import MEMORY_OF_A_SHARD
+from index.cluster.shards import MEMORY_OF_A_SHARD
 from index.library import Library
-from index.question import Question
+from index.query_context import Question
 from index.search import THOROUGH, search
 from index.significance import REVIEW
-from service.jobs.scans import files_heard
+from service.jobs.scan_jobs import files_heard
 from service.query.answer import match_of
 from service.scan.journal import FILE as JOURNAL
 
@@ -256,7 +256,7 @@ def summary(report: Path) -> dict[str, Any]:
     return {
         name: value
         for name, value in said.items()
-        if name not in ("elapsed_seconds", "real_time_factor")
+        if name not in ("elapsed_seconds", "real_time_factor", "begun_at", "made_at")
     }
 
 

@@ -27,10 +27,10 @@ from fingerprint.fingerprint import QUERY_EVERY, Fingerprint
 from fingerprint.hypotheses import UNALTERED
 from fingerprint.spectrogram import BANDS, FRAME_RATE
 from fingerprint.view import under
-from index.chance import peaks
-from index.question import Question
+from index.query_context import Question
 from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
+from index.tail_fit import peaks
 from service.scan.decoy import mirrored
 
 E_VALUES = (1.0, 0.1, 0.01)

@@ -48,7 +48,7 @@ from benchmarks.plan import Size
 from benchmarks.run import Corpus, gather, plan_of
 from benchmarks.truth import SHORTEST, Cut, Truth
 from fingerprint.audio import open_audio, read_audio
-from service.jobs.scans import files_heard
+from service.jobs.scan_jobs import files_heard
 from service.scan.journal import FILE as JOURNAL
 
 PIECE = 60.0  # s of a work in most kinds of file
@@ -65,7 +65,7 @@ KINDS = (
     "broken",
 )
 ROOT = Path(__file__).parents[1]
-START = "from service.cli.main import main; main(prog_name='earmark')"
+START = "from service.command import main; main(prog_name='earmark')"
 # s, at most, of a wrongly named recording that are looked for at a time; shorter than most of what is shared.
 COMPARED = 3.0
 _SHARD = 40  # files in each container

@@ -16,7 +16,7 @@ import click
 from index.search import QUICK
 from index.segment import DIVIDED
 from index.votes import Effort
-from service.scan.listen import PROBING
+from service.scan.worker import PROBING
 
 LISTS = 1024  # of an index…
 CELLS = 16  # …and of each of them, in a segment of so many embeddings
@@ -38,7 +38,7 @@ class Measured:
     compare : nanoseconds for one stored embedding, with the alignments that follow
         (`benchmarks.throughput --library`, 100,000 recordings)
     file : milliseconds that the reading process takes for a file (`benchmarks.memory`)
-    probed : share of a sound that a probe decodes (`service/scan/listen.py`)
+    probed : share of a sound that a probe decodes (`service/scan/worker.py`)
     bytes : of a library for a second of audio (`benchmarks.scale`)
     catalogue : bytes for a recording (`benchmarks.scale`)
     opening : seconds for a million recordings (`benchmarks.scale`)

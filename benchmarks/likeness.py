@@ -5,7 +5,7 @@
 Clips of 2 to 30 s, half of them damaged as in calibration, are laid on the recording that they are of: copies
 of the tune packages' works and of the train packages' scores, and, as versions, those packages' MIDI scores
 that another sound font plays (Debian: timgm6mb-soundfont). Looked at are those that chance does not explain
-in a library of 48 h. Of all lines through similarity and contrast (`index/likeness.py`) below which a share
+in a library of 48 h. Of all lines through similarity and contrast (`index/versions.py`) below which a share
 of --demoted of the copies lies, that one is taken which leaves the fewest undamaged versions above it; and
 no more is asked of any clip than what all but that share reach of copies of one channel of the tune packages'
 stereo recordings, undamaged, which differs from the mix of both that is stored.
@@ -35,12 +35,12 @@ from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
-from index.likeness import Likeness, contrast_under, mean_similarity
-from index.question import Question
+from index.query_context import Question
 from index.search import THOROUGH, alignments
 from index.segment import Codes
 from index.significance import MATCH, Calibration
 from index.snapshot import Snapshot
+from index.versions import Likeness, contrast_under, mean_similarity
 
 LENGTHS = (2.0, 5.0, 10.0, 30.0)  # s
 LIBRARY = 345_600  # embeddings of 48 h

@@ -44,7 +44,7 @@ from index.library import Library
 
 CLIP = 5.0  # seconds
 CLIPS, UNKNOWN = 128, 16  # clips, and how many of them are not in the library
-START = "from service.cli.main import main; main(prog_name='earmark')"
+START = "from service.command import main; main(prog_name='earmark')"
 OVERLOAD = 64  # clients beyond those that are taken
 CLIENTS_THAT_LOSE_WORKERS = 16
 KILL_EVERY = 8.0  # seconds; a worker takes some to start

@@ -27,7 +27,7 @@ import zstandard
 
 from benchmarks.metadata import START, make_library
 from fingerprint.audio import SAMPLE_RATE
-from service.jobs.scans import files_heard
+from service.jobs.scan_jobs import files_heard
 from service.scan.journal import FILE as JOURNAL
 
 ROOT = Path(__file__).parents[1]

@@ -30,7 +30,7 @@ from index.library import Library
 from index.recording import Metadata
 
 ROOT = Path(__file__).parents[1]
-START = "from service.cli.main import main; main(prog_name='earmark')"
+START = "from service.command import main; main(prog_name='earmark')"
 PLANTED_EVERY = 100_000
 KINDS = 5  # of planted rows: two that are to be found, three that are not
 # Words of titles and artists: three syllables. The first word of a name is the most frequent one in one of

@@ -6,7 +6,7 @@
 Clips of the report packages, half of them damaged, are looked for in libraries in which they are not: each
 half of the packages in libraries of the other half's works, filled up with the train packages' works and,
 after these, with simulated recordings (see `benchmarks.simulation`). Every recording found is chance, or
-related music, which is counted apart by the rule of `index.chance`. Printed, and drawn, is how many
+related music, which is counted apart by the rule of `index.tail_fit`. Printed, and drawn, is how many
 recordings were found with an E-value of at most 1, 0.1, 0.01 and 0.001, over the number stated, with its
 95 % interval (works drawn with replacement); and how many absent clips had a match.
 
@@ -39,11 +39,11 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
 from fingerprint.hypotheses import LADDER
-from index.chance import Look, meetings, peaks, without
-from index.question import Question
+from index.query_context import Question
 from index.segment import Codes
 from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
+from index.tail_fit import Look, meetings, peaks, without
 
 E_VALUES = (1.0, 0.1, 0.01, 0.001)
 CURVE = tuple(np.logspace(0.5, -3.5, 41).tolist())  # E-values of the plot

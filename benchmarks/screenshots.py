@@ -24,7 +24,7 @@ from index.key import end_of
 from index.library import Library
 
 WIDTH, HEIGHT = 860, 640
-START = "from service.cli.main import main; main(prog_name='earmark')"
+START = "from service.command import main; main(prog_name='earmark')"
 
 
 @contextmanager

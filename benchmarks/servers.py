@@ -39,7 +39,8 @@ from benchmarks.load import server
 from benchmarks.run import SIZES, gather
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
-from index import audit, catalogue
+from index import audit_log as audit
+from index import catalogue
 from index.library import Library
 from index.verify import orphans, verify
 

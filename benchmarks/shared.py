@@ -28,7 +28,7 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
-from index.question import Question
+from index.query_context import Question
 from index.search import search
 from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot

@@ -6,7 +6,7 @@
 The works are cut into two halves again and again; each way is fitted on one half, and says how often chance
 reaches what the other half's clips reached. Printed is, for each way and E-value, observed over stated: the
 mean of all halves and lengths, and the share of them that is off by a factor of two or more. Related pairs
-are left out, those that `index.chance` finds in all works; of the E-value 0.001, so few are expected that
+are left out, those that `index.tail_fit` finds in all works; of the E-value 0.001, so few are expected that
 only the mean says something.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import genpareto
 from tqdm import tqdm
 
-from index.chance import Look, fit, tail_of, without
+from index.tail_fit import Look, fit, tail_of, without
 
 E_VALUES = (1.0, 0.1, 0.01, 0.001)
 Scores = NDArray[np.float64]
@@ -42,7 +42,7 @@ def scores_of(looks: Sequence[Look]) -> Scores:
 
 
 def smooth(rate: float) -> Way:
-    """As `index.chance` does it."""
+    """As `index.tail_fit` does it."""
 
     def way(looks: Sequence[Look]) -> Expected:
         tail = tail_of(looks, rate)

@@ -179,7 +179,7 @@ def stages_of_scan(
     from index.database import BESIDE
     from index.significance import MATCH, REVIEW
     from service.datasets.source import OnDisk, identify
-    from service.scan.listen import Ears, Task, listen
+    from service.scan.worker import Ears, Task, listen
 
     def ears(probe: bool) -> Ears:
         limits = Limits()

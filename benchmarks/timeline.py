@@ -16,8 +16,8 @@ programmes. Programmes, the library and the answers of this code are kept: a run
 
     python -m benchmarks.timeline --likeness --split tune
 
-prints what the borders in `index.extent` rest on: similarity above the crowding by where a pair lies, before
-the beginning or after the end of a work, or inside.
+prints what the borders in `index.boundaries` rest on: similarity above the crowding by where a pair lies,
+before the beginning or after the end of a work, or inside.
 """
 
 import argparse

@@ -30,7 +30,7 @@ from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY
-from index.question import Question
+from index.query_context import Question
 from index.search import Match, search
 from index.segment import Codes
 from index.significance import REVIEW, Calibration

@@ -14,12 +14,12 @@ import numpy as np
 
 from fingerprint.fingerprint import REFERENCE_EVERY
 from index.library import Library
-from index.question import Question
+from index.query_context import Question
 from index.recording import Recording
 from index.search import Match, search
 from index.significance import MATCH, Calibration
 from index.snapshot import Snapshot
-from index.stored import as_query
+from index.stored_query import as_query
 
 PROBES = 12  # embeddings of a recording that look for neighbours…
 NEIGHBOURS = 20  # …so many each…

@@ -17,7 +17,7 @@ from index.catalogue import Placements
 from index.neighbours import Nearest
 from index.recording import Recording
 from index.segment import Codes, arrange, concatenate
-from index.segments import Mapped, Segments
+from index.segment_set import Mapped, Segments
 
 
 class Recordings(Sequence[Recording]):

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.kernels import njit
 from index.neighbours import Nearest
-from index.question import Question
+from index.query_context import Question
 
 MANY = 128  # stored embeddings that vote for one of the query's whose neighbours are all alike:
 NEAR = 0.3  # the nearest exceeds the crowding by so much,

@@ -25,7 +25,7 @@ from patience import PATIENCE
 
 # Ray's client and what trains do not belong to most commands; the first does not survive a fork either.
 _LEFT_OUT = (
-    "index.cluster",
+    "index.cluster.shards",
     "service.runtime.ray_nodes",
     "fingerprint.training",
     "index.migrations",
@@ -117,7 +117,7 @@ def _fork_for_each(address: str) -> None:
 
 
 def _import_everything() -> None:
-    import service.cli.command  # noqa: F401  before NumPy: it says how many threads that has
+    import service.cli.group  # noqa: F401  before NumPy: it says how many threads that has
 
     for package in ("fingerprint", "index", "service"):
         module = importlib.import_module(package)
@@ -158,7 +158,7 @@ if __name__ == "__main__":
     _import_everything()
     _compile_everything()
     if len(sys.argv) > 1:
-        from service.cli.main import main
+        from service.command import main
 
         _fork_for_each(sys.argv[1])
         main(prog_name="earmark")

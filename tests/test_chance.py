@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from index.chance import Look, Pair, fit, tail_of, without
+from index.tail_fit import Look, Pair, fit, tail_of, without
 
 LIBRARY = 10_000
 RECORDINGS = 400

@@ -15,9 +15,9 @@ import pytest
 
 from fingerprint.audio import Limits
 from fingerprint.errors import AudioError
-from service.datasets.dataset import members
 from service.datasets.location import DatasetError, is_folder
 from service.datasets.source import identify
+from service.datasets.walk import members
 from service.scan.journal import Journal, JournalError
 
 HUGE = 20 * 2**30  # bytes

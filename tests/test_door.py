@@ -29,9 +29,9 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from index.key import Key
 from index.library import Library
-from service.datasets.dataset import members, read_container
-from service.jobs import jobs
-from service.jobs.scans import Scans
+from service.datasets.walk import members, read_container
+from service.jobs import job_table as jobs
+from service.jobs.scan_jobs import Scans
 from service.runtime.asker import Asker
 from service.runtime.reading import Reader
 from service.runtime.settings import Settings, load_settings

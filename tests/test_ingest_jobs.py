@@ -20,10 +20,10 @@ from patience import PATIENCE, until
 from server import Server
 
 from fingerprint.encoder import Encoder
-from index import audit
+from index import audit_log as audit
 from index.database import BESIDE
 from index.library import Library
-from service.jobs.ingests import Ingests
+from service.jobs.ingest_jobs import Ingests
 from service.runtime.asker import Asker
 from service.runtime.quotas import Quotas
 from service.runtime.settings import Settings

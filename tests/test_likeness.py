@@ -19,9 +19,9 @@ from fingerprint.fingerprint import (
     fingerprint_samples,
 )
 from index.library import Library
-from index.likeness import Likeness, contrast
 from index.recording import Metadata
 from index.significance import Calibration
+from index.versions import Likeness, contrast
 
 ENCODER = Encoder.load()
 CLIP = slice(8 * SAMPLE_RATE, 18 * SAMPLE_RATE)

@@ -9,12 +9,12 @@ from command import Earmark
 from embeddings import query, reference, track
 
 from fingerprint.encoder import Encoder
-from index import audit
-from index import refit as refits
+from index import audit_log as audit
+from index import library_calibration as refits
 from index.errors import LibraryError
 from index.library import Library
+from index.library_calibration import TooSmall, refit
 from index.recording import Metadata
-from index.refit import TooSmall, refit
 from index.significance import Calibration, Tail
 
 ENCODER = Encoder.load()

@@ -7,8 +7,8 @@ import pytest
 from benchmarks.reliability import Clip, Setting, counts, looks_of, ratios, report, summary
 from fingerprint.encoder import Encoder
 from fingerprint.hypotheses import LADDER
-from index.chance import Look
 from index.significance import Calibration
+from index.tail_fit import Look
 
 CALIBRATION = Calibration.of(Encoder.load().id)
 

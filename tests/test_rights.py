@@ -9,7 +9,8 @@ from command import Earmark
 from embeddings import query, reference, track
 
 from fingerprint.encoder import Encoder
-from index import audit, catalogue
+from index import audit_log as audit
+from index import catalogue
 from index.library import Library
 from index.recording import Metadata
 

@@ -22,7 +22,7 @@ from fingerprint.encoder import Encoder
 from index.database import BESIDE
 from index.key import Key
 from index.library import Library
-from service.jobs.scans import Scans
+from service.jobs.scan_jobs import Scans
 from service.runtime.asker import Asker
 from service.runtime.errors import TooMuch
 from service.runtime.settings import Settings

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from fingerprint.encoder import Encoder
 from index import votes
-from index.align import align
+from index.align import CREEP_PRICE, align
 from index.ladder import excerpts
 from index.library import Library
-from index.question import Question
+from index.query_context import Question
 from index.recording import Metadata
 from index.search import FIRST, THOROUGH, search
 from index.significance import Calibration
@@ -47,7 +47,7 @@ def test_alignment_is_the_best_path(seed, steps, offsets):
     weights = rng.normal(-0.5, 2, (steps, offsets)).astype(np.float32)
     weights[rng.random(weights.shape) < 0.1] = np.nan
     found = align(weights, low=-3)
-    expected = plain_alignment(weights, 1.0)
+    expected = plain_alignment(weights, CREEP_PRICE)
     if found is None:
         assert expected == 0
         return

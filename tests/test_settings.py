@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ByteSize
 
-from service.cli.main import main
+from service.command import main
 from service.runtime.settings import Settings, SettingsError, in_words, load_settings
 
 

@@ -1,12 +1,12 @@
-"""The `earmark` command: what goes in, what is asked, and the server; the rest is in `service.cli.upkeep` and
-`service.cli.inspection`.
+"""Commands that add recordings, answer queries, make fingerprints and list settings; others are in
+`service.cli.upkeep` and `service.cli.inspection`. `service.command` adds the server.
 
 `earmark --help` has to be instant, so numpy, numba, pydantic and FastAPI are imported by the
 commands that need them and never at the top of this file.
 """
 
+import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
@@ -18,10 +18,12 @@ import click
 
 from index.recording import RIGHTS
 from service.cli import (
+    history,  # noqa: F401, their commands are part of `main`
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
+    verification,  # noqa: F401, their commands are part of `main`
 )
-from service.cli.command import (
+from service.cli.group import (
     EXIT_STATUSES,
     SOME_FAILED,
     WRITE_WAIT,
@@ -41,7 +43,6 @@ from service.cli.command import (
     print_json,
     progress,
     ray_option,
-    setting,
     stopping,
     wrong_per_million_option,
 )
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from index.writer import Writer
     from service.intake.ingest import Candidate, Make
     from service.intake.metadata import MetadataTable
-    from service.query.answer import Answer
+    from service.query.answer import Answer, Match
     from service.runtime.settings import Settings
 
 
@@ -75,6 +76,11 @@ if TYPE_CHECKING:
     help="What is known of the files: a CSV, a row each, or a DDEX ERN 4 message (.xml).",
 )
 @click.option("--owner", metavar="NAME", help="The owner of keys whose recordings these become.")
+@click.option(
+    "--allow-damaged",
+    is_flag=True,
+    help="Take files that are cut off or have holes as far as they can be decoded.",
+)
 @click.option("--private", is_flag=True, help="They answer this owner's queries only.")
 @click.option("--job", is_flag=True, hidden=True, help="As the server's jobs: patient, isolated.")
 @click.option("--key", metavar="ID", hidden=True, help="The key that the audit log names.")
@@ -87,6 +93,7 @@ def ingest(
     rights: str | None,
     licence_until: str | None,
     metadata_file: str | None,
+    allow_damaged: bool,
     owner: str | None,
     private: bool,
     job: bool,
@@ -116,15 +123,19 @@ def ingest(
     ISRCs, titles, artists, labels, durations and files are read; a file that lasts much longer or
     shorter than its message says is refused.
 
+    A file that states more than can be decoded, because it is cut off or has holes, is refused.
+    --allow-damaged takes what there is, and notes in the record how many seconds are not
+    ("undecoded_seconds"). Of a file with several sound tracks the first that sounds is stored.
+
     Ctrl-C finishes and commits the files in hand, and leaves with status 130; again, it stops at
     once, and what was committed stays.
 
     \b
     JSON, a line per file:
       {"file", "status": "added|unchanged|failed", "recording": id or null,
-       "error": {"type", "detail"} or null, "duration": seconds or null}
+       "error": {"type", "detail"} or null, "duration": seconds or null, "notes": [...]}
     """
-    from service.intake.ingest import failed, find_candidates
+    from service.intake.ingest import failed, find_candidates, whole_only
     from service.intake.ingest import ingest as ingest_files
     from service.intake.metadata import MetadataError
     from service.runtime.reading import Reader
@@ -181,7 +192,7 @@ def ingest(
         outcomes = ingest_files(
             library,
             candidates,
-            make,
+            make if allow_damaged else whole_only(make),
             writing,
             limits=limits_of(settings),
             jobs=settings.jobs,
@@ -198,6 +209,9 @@ def ingest(
                     print_json(vars(outcome))
                 elif outcome.error:
                     complain(outcome.error["detail"])
+                else:
+                    for note in outcome.notes:
+                        complain(f"warning: {outcome.file}: {note}")
     if not as_json:
         click.echo(
             f"{counts['added']} added, {counts['unchanged']} already there, "
@@ -274,7 +288,16 @@ def _date(value: str) -> str:
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
 @click.option(
-    "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
+    "--evidence",
+    metavar="DIR",
+    help="Write a page and a signed bundle of evidence for each match there.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="A file that was ingested, whose spectrum the evidence shows under the clip's; may be repeated.",
 )
 @max_e_value_option
 @wrong_per_million_option
@@ -283,7 +306,9 @@ def _date(value: str) -> str:
 @ray_option
 @json_option
 @library_option
-def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
+def query(
+    clips: Sequence[str], evidence: str | None, references: Sequence[str], as_json: bool
+) -> None:
     """Say which recordings of the library are in CLIP, where, and how sure that is.
 
     \b
@@ -293,14 +318,18 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
       earmark query --json *.emk > answers.jsonl
 
     CLIP is a file of audio or video, a fingerprint (.emk, see `earmark fingerprint`), or `-` for
-    standard input. A clip that cannot be read is told of, and the others are still answered.
+    standard input; of a folder, the audio and video files in it and below. A clip that cannot be read is told
+    of, and the others are still answered. All sound tracks of a file are heard: a match names its "track" if
+    there are several. What a file states and does not give is "undecoded_seconds"; "notes" say what else was
+    not heard. A clip longer than ten minutes is looked up in stretches, each of which is a query.
     Tier `match` can be acted on; tier `review` should be listened to first.
 
     With --ray, the nodes of a Ray cluster hold the library. Is one of them lost, the others answer: the share
     of the library that did is "answered", and the exit status is 1 if that is not all of it.
 
-    With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
-    was computed from, which `earmark verify-evidence` computes again.
+    With --evidence, every match gets a page with the pictures that speak for it, and a bundle of what it was
+    computed from, signed with the library's key: `earmark verify-evidence` checks and computes it again. With
+    --reference, the page also shows the recording's spectrum, if the file is the very one that was ingested.
 
     \b
     JSON, a line per clip:
@@ -308,49 +337,57 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones"}, ...],
+                    "tempo", "tempo_low", "tempo_high", "pitch_semitones", "pitch_low",
+                    "pitch_high", "changed", "likelihood_ratio", "tested_clips",
+                    "tested_closer", "same_file", "repeats", "track": number or null}, ...],
+       "undecoded_seconds", "notes": [...],
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     A match that rests on what other recordings have too, a loop or a sample, says where that is:
     "shared_start", "shared_end"; one that is less alike than a copy has "other_version". While a shard of a
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import EvidenceError, write_evidence
-    from service.query.answer import answers
+    from service.evidence.bundle import Writer
+    from service.evidence.errors import EvidenceError
+    from service.query.clips import Asked, answers
     from service.runtime.ray_library import open_searched
 
     settings = current_settings()
     encoder = load_encoder()
     library = open_searched(settings, encoder)
-    failures = 0
+    named, failures = _clips(clips)
 
-    written: Counter[str] = Counter()  # pieces of evidence by the content of clips
-
-    def on_answer(answer: "Answer", made: "Fingerprint") -> None:
-        nonlocal failures
-        if evidence is None:
-            return
+    writer: Writer | None = None
+    if references and evidence is None:
+        raise click.UsageError("--reference goes with --evidence DIR")
+    if evidence is not None:
         try:
-            earlier = written[made.sha256]
-            pages = write_evidence(
-                answer.clip, made, answer.matches, library, Path(evidence), earlier=earlier
-            )
-            written[made.sha256] += len(pages)
+            writer = Writer(library, Path(evidence), settings, complain)
+            for name in references:
+                writer.show(Path(name), limits_of(settings))
         except EvidenceError as error:
             complain(str(error))
             failures += 1
 
-    with closing(library), progress(len(clips), "clip") as bar:
-        for answer in answers(
-            clips,
-            library,
-            encoder,
-            limits=limits_of(settings),
-            max_e_value=settings.max_e_value,
-            hypotheses=settings.hypotheses,
-            jobs=settings.jobs,
-            on_answer=on_answer,
-        ):
+    def on_found(clip: str, made: "Fingerprint", matches: "list[Match]", begins: float) -> None:
+        nonlocal failures
+        if writer is None:
+            return
+        try:
+            writer.write(clip, made, matches, begins)
+        except EvidenceError as error:
+            complain(str(error))
+            failures += 1
+
+    asked = Asked(library, encoder, limits_of(settings), settings.max_e_value, settings.hypotheses)
+    stop = Event()
+    with (
+        closing(library),
+        stopping(stop) as signals,
+        progress(len(named), "clip") as bar,
+        closing(answers(named, asked, jobs=settings.jobs, on_found=on_found)) as found,
+    ):
+        for answer in found:
             answered = answer.library.answered
             failures += answer.error is not None or answered < 1
             with bar.external_write_mode(file=sys.stderr):
@@ -360,12 +397,47 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
                     complain(answer.error.detail)
                 else:
                     click.echo(_in_words(answer))
+                    for note in answer.notes:
+                        complain(f"{answer.clip}: {note}")
                 if answered < 1:
                     complain(
                         f"{answer.clip}: only {answered:.1%} of the library answered; try again"
                     )
             bar.update()
+            if stop.is_set():
+                break
+    if signals:
+        sys.exit(128 + signals[0])
     finish(failures)
+
+
+def _clips(paths: Sequence[str]) -> tuple[list[str], int]:
+    """The clips at these paths, those in folders among them; and what could not be read or has none."""
+    from service.datasets.extensions import is_sound
+    from service.datasets.folders import files_below
+    from service.query.answer import FINGERPRINT_EXTENSION
+
+    clips: list[str] = []
+    failures: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        failures.append(f"{error.filename}: {error.strerror}")
+
+    for path in paths:
+        if not os.path.isdir(path):
+            clips.append(path)
+            continue
+        before = len(clips) + len(failures)
+        clips += [
+            str(file)
+            for file in files_below(Path(path), unreadable)
+            if is_sound(file.name) or file.suffix.lower() == FINGERPRINT_EXTENSION
+        ]
+        if len(clips) + len(failures) == before:
+            failures.append(f"{path}: no audio file in this folder")
+    for failure in failures:
+        complain(failure)
+    return clips, len(failures)
 
 
 def _in_words(answer: "Answer") -> str:
@@ -378,7 +450,7 @@ def _in_words(answer: "Answer") -> str:
         (
             name_of(match),
             said["where"],
-            said["of"],
+            "; ".join(filter(None, (said["of"], said["repeats"]))),
             said["changed"],
             ": ".join(filter(None, (match.tier, said["doubt"]))),
             said["chance"],
@@ -386,7 +458,7 @@ def _in_words(answer: "Answer") -> str:
         for match in answer.matches
         for said in [in_words(match)]
     ]
-    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "CHANCE OF BEING WRONG")
+    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "IN A TEST")
     return f"{head}:\n{table(header, rows, indent='  ')}"
 
 
@@ -437,37 +509,6 @@ def fingerprint(path: str, output: str, as_json: bool) -> None:
                 "encoder": made.encoder,
             }
         )
-
-
-@main.command(short_help="Answer over HTTP.", epilog=EXIT_STATUSES)
-@setting(
-    "--host",
-    metavar="ADDRESS",
-    help="A loopback address while there are no keys.  [default: 127.0.0.1]",
-)
-@setting("--port", metavar="PORT", help="0 takes a free one.  [default: 8000]")
-@jobs_option
-@max_e_value_option
-@wrong_per_million_option
-@hypotheses_option
-@ray_option
-@library_option
-def serve() -> None:
-    """Answer over HTTP: on this machine only until `earmark keys create` made a first key.
-
-    \b
-    Examples:
-      earmark serve --port 8080
-      curl -F clip=@suspect.mp3 http://127.0.0.1:8080/v1/query
-
-    The routes are described, and can be tried, at /docs. The library is made if it is not there.
-    What other processes ingest and remove meanwhile is seen at once. Ctrl-C or SIGTERM stops it
-    within 30 s (the setting stop_within): requests in hand get half of that time, then running jobs
-    the other half. Jobs that are not done go on with the next server.
-    """
-    from service.web.server import run
-
-    run(current_settings(), complain)
 
 
 @main.command(

@@ -3,6 +3,6 @@
 SOME_FAILED = 1
 WRONG_USAGE = 2
 LIBRARY_UNUSABLE = 3
-CRASHED = (
-    70  # of a job: an error that nobody expected, for which Python's own status is SOME_FAILED
-)
+INTERRUPTED = 130  # by Ctrl-C: 128 and the number of the signal
+# Of a job: an error that nobody expected, for which Python's own status is SOME_FAILED.
+CRASHED = 70

@@ -8,13 +8,13 @@ from index.library import Library
 from service.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from index.cluster import Shards
+    from index.cluster.shards import Shards
 
 
 def join(address: str) -> None:
     """Join the Ray cluster at an address. Raises ClusterError, also where Ray is not installed."""
     try:
-        from index.cluster import connect
+        from index.cluster.shards import connect
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -50,7 +50,7 @@ def _shards(settings: Settings, encoder: Encoder) -> "Shards | None":
     if settings.ray is None:
         return None
     join(settings.ray)
-    from index.cluster import Shards
+    from index.cluster.shards import Shards
 
     where = settings.segments or str(settings.library.absolute() / "segments")
     return Shards(where, encoder, most=int(settings.shard_size), replicas=settings.replicas)

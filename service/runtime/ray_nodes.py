@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 from fingerprint.encoder import Encoder
 from fingerprint.errors import EarmarkError
-from index.cluster import STARTED_WITHIN, Version, here, told
+from index.cluster.shards import STARTED_WITHIN, Version, here, told
 from index.errors import ClusterError
 from service.runtime.workers import Bounds, WorkerDied, Workers
 

@@ -5,10 +5,10 @@ from itertools import islice
 from typing import Self
 
 from fingerprint.errors import EarmarkError, reason_of
-from service.datasets.dataset import read_container
 from service.datasets.location import Place
 from service.datasets.member import Member
 from service.datasets.url import Url
+from service.datasets.walk import read_container
 from service.runtime.workers import Bounds, WorkerDied, Workers
 
 # For a batch of members; reading a container as a whole may take longer.

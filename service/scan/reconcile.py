@@ -22,8 +22,8 @@ from service.datasets.labels import MILLISECONDS, columns, plain
 from service.datasets.location import DatasetError
 from service.presentation.templating import templates
 from service.scan.journal import JournalError, JournalUnwritable
-from service.scan.naming import SAME_LENGTH, connect
-from service.scan.tables import SUMMARY, TableWriter, report_in
+from service.scan.naming import SAME_LENGTH, add_catalogue, connect
+from service.scan.report_tables import SUMMARY, TableWriter, report_in
 
 # What a row's name is worth as evidence, strongest first.
 GRADES = {
@@ -76,7 +76,7 @@ def reconcile(library: Library, metadata: Path, folder: Path) -> dict[str, Any]:
         raise DatasetError(f"{metadata}: cannot be read ({error.strerror})") from error
     try:
         with connect() as database:
-            _load_catalogue(database, library)
+            add_catalogue(database, library.every_recording())
             rows = _load(database, metadata)
             try:
                 return _write(database, rows, metadata, folder, library)
@@ -87,28 +87,6 @@ def reconcile(library: Library, metadata: Path, folder: Path) -> dict[str, Any]:
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise DatasetError(f"{metadata}: cannot be read as metadata ({reason})") from error
-
-
-def _load_catalogue(database: duckdb.DuckDBPyConnection, library: Library) -> None:
-    names = ("id", "title", "artist", "isrc", "duration", "rightsholder")
-    recordings = list(library.every_recording())
-    table = pa.table(
-        {
-            name: pa.array(
-                [getattr(each, name) for each in recordings],
-                pa.float64() if name == "duration" else pa.string(),
-            )
-            for name in names
-        }
-    )
-    database.register("catalogue", table)
-    database.execute(
-        """
-        CREATE TABLE works AS
-        SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by
-        FROM catalogue
-        """
-    )
 
 
 def _load(database: duckdb.DuckDBPyConnection, metadata: Path) -> int:

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.jobs.ingests import IngestEntry, IngestPage
-from service.query.fields import Day, Flag, NotBlank, Rights
+from service.jobs.ingest_jobs import IngestEntry, IngestPage
+from service.query.recording_fields import Day, Flag, NotBlank, Rights
 from service.web.admission import AdmittedRoute
 from service.web.auth import Ingester
 from service.web.problems import described

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from index.key import end_of
-from service.query.fields import NOT_BLANK, TRIMMED, Day
+from service.query.recording_fields import NOT_BLANK, TRIMMED, Day
 from service.runtime.errors import InvalidField, NotFound
 from service.web.admission import AdmittedRoute
 from service.web.auth import Administrator

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.errors import AudioError
 from index.library import Library
-from service.jobs.ingests import Ingests
-from service.jobs.scans import Scans
+from service.jobs.ingest_jobs import Ingests
+from service.jobs.scan_jobs import Scans
 from service.query.answer import Answer
 
 _log = logging.getLogger(__name__)

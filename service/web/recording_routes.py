@@ -13,7 +13,7 @@ from index.library import Library
 from index.recording import Metadata, Recording
 from index.writer import Writer
 from service.intake.metadata import describe
-from service.query.fields import (
+from service.query.recording_fields import (
     CURSOR,
     Day,
     Flag,

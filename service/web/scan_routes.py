@@ -6,8 +6,8 @@ from fastapi import APIRouter, Form, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.jobs.scans import ScanEntry, ScanPage
-from service.query.fields import Flag
+from service.jobs.scan_jobs import ScanEntry, ScanPage
+from service.query.recording_fields import Flag
 from service.web.admission import AdmittedRoute
 from service.web.auth import Querier
 from service.web.problems import described

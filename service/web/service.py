@@ -14,9 +14,10 @@ from fingerprint.errors import AudioError
 from fingerprint.fingerprint import Fingerprint
 from index.errors import LibraryLocked
 from index.library import Library
+from index.merging import Merger
 from index.writer import Writer
-from service.jobs.ingests import Ingests
-from service.jobs.scans import Scans
+from service.jobs.ingest_jobs import Ingests
+from service.jobs.scan_jobs import Scans
 from service.runtime.asker import Asker
 from service.runtime.decoding import Decoder, clip_limits
 from service.runtime.quotas import Quotas
@@ -41,6 +42,7 @@ class Loaded:
     library: Library
     encoder: Encoder
     decoder: Decoder
+    merger: Merger
 
 
 class Service:
@@ -77,6 +79,7 @@ class Service:
             if self._loading.exception() is None:
                 loaded = self._loading.result()
                 loaded.decoder.kill()  # requests in hand have had their time
+                await anyio.to_thread.run_sync(loaded.merger.close)
                 loaded.library.close()
 
     def _load(self) -> Loaded:
@@ -85,7 +88,7 @@ class Service:
         warm(encoder, library)
         for jobs in (self.scans, self.ingests):
             jobs.start(library.id())
-        return Loaded(library, encoder, Decoder(self.settings, encoder))
+        return Loaded(library, encoder, Decoder(self.settings, encoder), Merger(library))
 
     def _tell(self, loading: "asyncio.Future[Loaded]") -> None:
         if not loading.cancelled():
@@ -137,8 +140,11 @@ class Service:
         """
 
         def write() -> Result:
-            with self.library.writer(asker.id) as writer:
-                return work(writer)
+            loaded = self.loaded()
+            with loaded.library.writer(asker.id, merge=False) as writer:
+                done = work(writer)
+            loaded.merger.soon()
+            return done
 
         async with self.writing.turn(asker.id):
             return await anyio.to_thread.run_sync(write, limiter=self._writers)

@@ -6,7 +6,7 @@ from fastapi import Query, UploadFile
 from pydantic import BaseModel, WithJsonSchema
 from starlette.datastructures import UploadFile as StarletteUploadFile
 
-from service.query.fields import CURSOR
+from service.query.recording_fields import CURSOR
 
 _LONGEST_FIELD = (
     16 * 2**10

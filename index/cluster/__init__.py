@@ -1,0 +1,1 @@
+"""A library held by the nodes of a Ray cluster."""
