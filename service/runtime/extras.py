@@ -7,6 +7,7 @@ from fingerprint.errors import EarmarkError
 
 # The extra of each package that a plain installation lacks, by the name it is imported under.
 EXTRA_OF = {
+    "adbc_driver_sqlite": "datasets",
     "duckdb": "datasets",
     "pyarrow": "datasets",
     "fastapi": "server",
