@@ -50,6 +50,7 @@ OWN_CLIPS = 3  # of the user's files
 QUIET = 0.003  # root mean square re full scale; too little to ask about
 MOST_TOLD = 5  # files of the user's that could not be read
 TRIES = 20  # places in a user's file looked at for one that is not quiet
+UNCHANGED = "none"
 UNKNOWN = "Fingers and Wire"  # is not put into the library
 
 
@@ -113,7 +114,7 @@ class Verdict:
         return self.clip.words, self.said, self.place, true_place, self.odds, mark
 
 
-HEADER = ("WHAT THE CLIP IS", "EARMARK SAYS", "FROM", "TRULY", "IN A TEST", "")
+HEADER = ("WHAT THE CLIP IS", "EARMARK SAYS", "FROM", "TRULY", "CHANCE OF BEING WRONG", "")
 
 
 def make_clip(source: Path, damage: Damage, path: Path, rng: Generator) -> Clip:
@@ -189,12 +190,12 @@ def judge(clip: Clip, answer: dict[str, Any]) -> Verdict:
     begin = chosen["reference_start"] - chosen["tempo"] * chosen["query_start"]
     right = Path(chosen["source"]).name == name and (clip.own or abs(begin - clip.offset) <= NEAR)
     said = chosen["title"] or Path(chosen["source"]).name
-    match = Match.model_construct(**chosen)
-    if match.changed:
-        said += f", {change(match)}"
+    altered = change(Match.model_validate(chosen))
+    if altered != UNCHANGED:
+        said += f", {altered}"
     if chosen["tier"] != "match":
         said += " (please review)"
-    return Verdict(clip, right, said, clock(max(begin, 0.0)), chance(match))
+    return Verdict(clip, right, said, clock(max(begin, 0.0)), chance(chosen["e_value"]))
 
 
 def _command(library: Path, *words: object) -> list[str]:

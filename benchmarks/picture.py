@@ -215,7 +215,7 @@ def draw(folder: Path, encoder: Encoder) -> str:
         ("what it is", match.title or match.source, "answer"),
         ("the clip begins at", f"{clock(begin)} of the work", "answer"),
         ("where it truly was cut", clock(OFFSET), "answer"),
-        ("in a test", chance(match_of(match)), "sure"),
+        ("tested", chance(match_of(match)), "sure"),
     ):
         parts += [text(card + 16, y, label, "note"), text(card + 16, y + 22, words, kind)]
         y += 64

@@ -15,8 +15,9 @@ datasets of deep descriptors", the non-orthogonal inverted multi-index). They ch
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fingerprint.kernels import njit
 
 _ROWS = 4096  # embeddings compared with all centroids at once: bounds memory
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -25,6 +24,7 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
 from fingerprint.convolution import Layer, convolve
 from fingerprint.errors import EarmarkError
+from fingerprint.kernels import njit
 
 SHIPPED = Path(__file__).parent / "weights" / "encoder.safetensors"
 _CHUNK = 2560  # frames embedded in one go (64 s): bounds memory, costs 2 % in overlaps

@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fingerprint.kernels import njit
 from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE, normalise
 
 BANDS_PER_SEMITONE = BANDS_PER_OCTAVE / 12

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.kernels import njit
 from fingerprint.view import View
 from index.change import Change
 from index.query_context import Question

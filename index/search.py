@@ -32,11 +32,11 @@ from index.votes import Effort, Passage, candidates
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more: few embeddings in
 # many cells find as much as many in few, for less (docs/decisions/scan.md).
-QUICK = Effort(8, 20, 128, 50_000, 12)
+QUICK = Effort(8, 20, 128, 100_000, 12)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
 # then explains that share of a block, and its steps, their price included, say so much on average (the same
 # moment about 12, under speech less than 4: docs/decisions/timeline.md).
-FIRST = Effort(2, 40, 32, 20_000, 24)
+FIRST = Effort(2, 40, 32, 100_000, 24)
 THROUGHOUT = 0.75
 CLEARLY = 8.0
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.hypotheses import LADDER
+from fingerprint.kernels import njit
 from index.errors import LibraryError
 from index.versions import Likeness
 

@@ -11,6 +11,7 @@ from service.presentation.formatting import (
     printable,
     repeated,
     table,
+    weight,
 )
 from service.query.answer import Match
 
@@ -79,6 +80,26 @@ def test_a_change_is_told_with_its_interval_and_only_where_that_excludes_none(
     names = ("tempo", "tempo_low", "tempo_high"), ("pitch_semitones", "pitch_low", "pitch_high")
     said = dict(zip(names[0], tempo, strict=True)) | dict(zip(names[1], pitch, strict=True))
     assert change(match(**said, changed=words != "none")) == words
+
+
+def test_without_an_interval_no_change_and_no_lack_of_one_is_told() -> None:
+    assert change(match()) == "not measured"
+    assert change(match(same_file=True)) == "none"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (None, ""),
+        (0.2, "less probable"),
+        (3.0, "hardly more probable"),
+        (10.0, "at least 10 times more probable"),
+        (99_999.0, "at least 10,000 times more probable"),
+        (1e5, "at least 100,000 times more probable"),
+    ],
+)
+def test_a_likelihood_ratio_is_rounded_down(ratio: float | None, words: str) -> None:
+    assert weight(ratio) == words
 
 
 def test_other_places_of_the_same_audio_are_named_but_not_all_of_many() -> None:

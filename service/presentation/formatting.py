@@ -1,5 +1,6 @@
 """How results are put to people: times, tempo and pitch, odds, names, reasons, aligned tables."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -53,14 +54,23 @@ def doubt(match: "Match") -> str:
 
 
 def in_words(match: "Match") -> dict[str, str]:
-    """A match in words: where in the clip, of what of the recording and where else, how changed, its
-    chance…"""
+    """A match in words.
+
+    where : in the clip
+    of, repeats : in the recording, and where else in it the same audio is
+    changed : how the clip differs in tempo and pitch
+    chance : how often unrelated music came as close in a test
+    weight : the likelihood ratio; empty if none applies
+    doubt : why it is for review, if chance is not the reason
+    """
     return {
-        "where": span(match.query_start, match.query_end),
+        "where": span(match.query_start, match.query_end)
+        + (f", track {match.track}" if match.track else ""),
         "of": span(match.reference_start, match.reference_end),
         "repeats": repeated(match),
         "changed": change(match),
         "chance": chance(match),
+        "weight": weight(match.likelihood_ratio),
         "doubt": doubt(match),
     }
 
@@ -83,7 +93,7 @@ def change(match: "Match") -> str:
     Intervals hold 95 %. What an interval does not tell from no change is not said.
     """
     if not match.changed:
-        return "none"
+        return "none" if match.same_file or match.tempo_low is not None else "not measured"
     parts = []
     low, high = match.tempo_low, match.tempo_high
     if low is not None and high is not None and not low <= 1 <= high:
@@ -102,6 +112,19 @@ def change(match: "Match") -> str:
             f"{abs(match.pitch_semitones):.1f} semitones {word} ({ends[0]:.1f} to {ends[1]:.1f})"
         )
     return ", ".join(parts) or "none"
+
+
+def weight(likelihood_ratio: float | None) -> str:
+    """How much more probable this is of a copy than of other music: `at least 1,000 times more probable`.
+
+    Rounded down to a power of ten, which is as much as such a figure is worth.
+    """
+    if likelihood_ratio is None or not 0 < likelihood_ratio < math.inf:
+        return ""
+    power = math.floor(math.log10(likelihood_ratio) + 1e-9)
+    if power < 0:
+        return "less probable"
+    return f"at least {10**power:,} times more probable" if power else "hardly more probable"
 
 
 def _digits(width: float) -> int:
