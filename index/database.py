@@ -26,6 +26,9 @@ POSTGRESQL = "postgresql+psycopg"
 DatabaseErrors = (sql.exc.DBAPIError, sql.exc.TimeoutError)
 
 _PATIENCE = 10  # seconds to wait for a connection
+# Connections of one process to a PostgreSQL server, which by default has 100 for all; so many are kept open.
+MOST_CONNECTIONS, _KEPT = 40, 5
+_TURN = 60  # seconds that a search waits for others to end
 _POLL = 0.05  # s between two tries to get a lock
 # A machine that vanished is noticed, and its locks are free, after 20 + 4 × 10 s.
 _KEEPALIVE = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4}
@@ -68,6 +71,8 @@ class SqliteFile:
             "sqlite://",
             creator=self._open,
             poolclass=sql.QueuePool if self._writable else sql.NullPool,
+            # each search holds a connection: here there are as many as are searched at once
+            **({"max_overflow": -1} if self._writable else {}),
         )
 
         @sql.event.listens_for(self.engine, "connect")
@@ -229,7 +234,11 @@ class Postgresql:
         passing = isinstance(error, sql.exc.TimeoutError | sql.exc.OperationalError) or (
             isinstance(error, sql.exc.DBAPIError) and error.connection_invalidated
         )
-        if passing:
+        if isinstance(error, sql.exc.TimeoutError):
+            then += (
+                f"; more is asked at once than {MOST_CONNECTIONS} connections can answer: try again"
+            )
+        elif passing:
             then += "; it can be tried again when the database answers"
         kind = DatabaseAway if passing else LibraryError
         return kind(f"{what} ({_reason(error)}); {then}")
@@ -269,7 +278,9 @@ def _postgresql(url: sql.URL, isolation: str) -> Engine:
             url.set(drivername=POSTGRESQL),
             isolation_level=isolation,
             pool_pre_ping=True,
-            pool_timeout=_PATIENCE,
+            pool_timeout=_TURN,
+            max_overflow=MOST_CONNECTIONS - _KEPT,
+            pool_size=_KEPT,
             connect_args=given,
         )
     except ModuleNotFoundError as error:

@@ -91,8 +91,9 @@ def test_two_processes_that_ingest_and_remove_at_once_lose_and_double_nothing(
     assert list(verify(library)) == []
     with library.reading() as connection:
         logged = [it.kind for it in audit.entries(connection)]
-        assert catalogue.revision(connection) == len(logged) == 24
+        assert catalogue.revision(connection) == len(logged)
     assert (logged.count("ingest"), logged.count("remove")) == (18, 6)
+    assert set(logged) == {"ingest", "remove", "compact"}
 
 
 def test_a_writer_that_is_killed_or_cut_off_frees_the_lock_and_commits_nothing_more(
@@ -271,8 +272,8 @@ def test_a_catalogue_moves_into_postgresql_and_back(
     with pytest.raises(LibraryError, match="holds a library already"):
         backup(library, tmp_path / "again", database)
     moved = opened(there, database)
-    assert ingest(moved, 5)
-    assert backup(moved, back) == revision + 1
+    assert ingest(moved, 5)  # the fourth segment: they are merged
+    assert backup(moved, back) == revision + 2
     returned = opened(back, BESIDE)
     for each in (moved, returned):
         assert [it.id for it in each.every_recording()] == ["id-0", "id-2", "id-5"]

@@ -432,6 +432,11 @@ def test_a_library_of_the_format_before_is_brought_up_to_date(
 ) -> None:
     with closing(sqlite3.connect(library / "catalogue.sqlite")) as connection, connection:
         connection.execute("DROP TABLE keys")
+        connection.execute("DROP INDEX ix_audit_recording_kind")
+        connection.execute("DROP TRIGGER audit_refuses_update")
+        connection.execute("UPDATE audit SET hash = 'of another chain'")
+        refused = "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        connection.execute(f"CREATE TRIGGER audit_refuses_update BEFORE UPDATE ON audit {refused}")
         connection.execute("DROP INDEX places")
         connection.execute("ALTER TABLE recordings DROP COLUMN owner")
         connection.execute("ALTER TABLE segments DROP COLUMN changed")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SOME_FAILED = 1
 WRONG_USAGE = 2
 LIBRARY_UNUSABLE = 3
+INTERRUPTED = 130  # by Ctrl-C: 128 and the number of the signal
 
 EXIT_STATUSES = """
 \b
@@ -49,6 +50,9 @@ class EarmarkGroup(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("stopped")
+            ctx.exit(INTERRUPTED)
         except Exception as error:
             from fingerprint.errors import EarmarkError
 
@@ -61,7 +65,7 @@ class EarmarkGroup(click.Group):
 def _exit_status(error: Exception) -> int:
     from fingerprint.errors import AudioError
     from service.datasets.location import DatasetError
-    from service.evidence.bundle import EvidenceError
+    from service.evidence.errors import EvidenceError
     from service.runtime.settings import SettingsError
     from service.scan.journal import JournalError, JournalUnwritable
 

@@ -29,6 +29,7 @@ from service.cli.group import (
 )
 
 if TYPE_CHECKING:
+    from index.library import Library
     from service.datasets.member import Member
     from service.scan.journal import Journal
     from service.scan.worker import Heard
@@ -50,6 +51,11 @@ report_option = click.option(
     "--thorough", is_flag=True, help="Look at long files as closely as `earmark query` does."
 )
 @click.option("--evidence", is_flag=True, help="Write evidence for each match into DIR/evidence.")
+@click.option(
+    "--operator",
+    metavar="NAME",
+    help="Who answers for the scan, for the report.  [default: not stated]",
+)
 @click.option(
     "--hypotheses",
     metavar="N",
@@ -75,6 +81,7 @@ def scan(
     probe: bool,
     thorough: bool,
     evidence: bool,
+    operator: str | None,
     hypotheses: int,
     owner: str | None,
     as_json: bool,
@@ -104,12 +111,15 @@ def scan(
     \b
     JSON: the line of summary.json.
     """
+    from datetime import UTC, datetime
+    from importlib.metadata import version
     from threading import Event
 
     from fingerprint.hypotheses import LADDER
     from service.datasets.location import place
     from service.datasets.member import spelled
     from service.datasets.walk import size_of
+    from service.evidence.bundle import sealer
     from service.runtime.ray_library import jobs_of, join
     from service.scan.journal import Journal
     from service.scan.runner import scan as scan_dataset
@@ -137,9 +147,17 @@ def scan(
         "wrong_per_million": f"{settings.wrong_per_million:g}",
         "owner": owner or "",
     }
-    journal = Journal.open(
-        report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
-    )
+    info = library.info()
+    begun = {
+        "snapshot": info["snapshot"],
+        "recordings": str(info["recordings"]),
+        "library_seconds": str(info["seconds"]),
+        "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("earmark"),
+        "operator": operator or "",
+    }
+    journal = Journal.open(report, scanned, begun, resume=resume)
+    seal = sealer(library, settings.timestamp_url, complain) if evidence else None
     task = Task(
         library=settings.library.absolute(),
         database=settings.database,
@@ -174,9 +192,10 @@ def scan(
                 jobs=jobs_of(settings),
                 stop=stop,
                 on_done=on_done,
+                seal=seal,
                 cluster=settings.ray is not None,
             )
-            summary = _report(journal, report) if complete else None
+            summary = _report(journal, report, library) if complete else None
     finally:
         journal.close()
     if summary is None:
@@ -206,14 +225,14 @@ def _alone(report: Path) -> Iterator[None]:
         lock.release()
 
 
-def _report(journal: "Journal", folder: Path) -> dict[str, Any]:
+def _report(journal: "Journal", folder: Path, library: "Library") -> dict[str, Any]:
     """Write the report of a journal; returns the summary. Raises JournalUnwritable."""
     from fingerprint.errors import reason_of
     from service.scan.journal import GO_ON, JournalUnwritable
     from service.scan.report import write_report
 
     try:
-        return write_report(journal, folder)
+        return write_report(journal, folder, library)
     except OSError as error:
         what = f"{folder}: the report cannot be written ({reason_of(error)})"
         raise JournalUnwritable(f"{what}; {GO_ON}") from error
@@ -224,51 +243,10 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
         print_json(summary)
         return
     click.echo(
-        f"{summary['matched_files']} of {summary['files']} files hold a known work, "
-        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
+        f"{summary['matched_files']} of {summary['files']} files match a known work, "
+        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be searched"
     )
     click.echo(report / "report.html")
-
-
-@main.command(
-    name="verify-evidence",
-    short_help="Compute a match again from its evidence.",
-    epilog=EXIT_STATUSES,
-)
-@click.argument("file", metavar="FILE.json")
-@click.option("--clip", metavar="CLIP", help="The clip, to compare its hash.")
-@json_option
-@library_option
-def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
-    """Compute a match again from its evidence: score, E-value, the clip's hash, the library's codes.
-
-    \b
-    Example:
-      earmark query suspect.mp3 --evidence evidence
-      earmark verify-evidence evidence/5f0c2a7be9d14c3d-1.json --clip suspect.mp3
-
-    The score needs nothing but the file; what the answer said is held against it. Codes and names are
-    compared with those of the library, if there is one that has the recording. Exit status 1 if anything
-    does not hold.
-
-    \b
-    JSON, a line for each thing that was looked at:
-      {"what": "score|answer|clip|library", "holds": true, false or null (not looked at), "detail"}
-    """
-    from index.library import Library
-    from service.evidence.bundle import verify
-
-    settings, encoder = current_settings(), load_encoder()
-    there = Library.is_there(settings.library, settings.database)
-    library = open_library(settings, encoder, searchable=True) if there else None
-    checks = verify(Path(file), encoder, library, Path(clip) if clip else None)
-    words = {True: "holds", False: "DOES NOT HOLD", None: "not looked at"}
-    for check in checks:
-        if as_json:
-            click.echo(check.model_dump_json())
-        else:
-            click.echo(f"{check.what} {words[check.holds]}: {check.detail}")
-    finish(sum(check.holds is False for check in checks))
 
 
 @main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)

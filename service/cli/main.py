@@ -5,10 +5,10 @@
 commands that need them and never at the top of this file.
 """
 
+import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -18,8 +18,10 @@ import click
 
 from index.recording import RIGHTS
 from service.cli import (
+    history,  # noqa: F401, their commands are part of `main`
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
+    verification,  # noqa: F401, their commands are part of `main`
 )
 from service.cli.group import (
     EXIT_STATUSES,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from index.writer import Writer
     from service.intake.ingest import Candidate, Make
     from service.intake.metadata import MetadataTable
-    from service.query.answer import Answer
+    from service.query.answer import Answer, Match
     from service.runtime.settings import Settings
 
 
@@ -74,6 +76,11 @@ if TYPE_CHECKING:
     help="What is known of the files: a CSV, a row each, or a DDEX ERN 4 message (.xml).",
 )
 @click.option("--owner", metavar="NAME", help="The owner of keys whose recordings these become.")
+@click.option(
+    "--allow-damaged",
+    is_flag=True,
+    help="Take files that are cut off or have holes as far as they can be decoded.",
+)
 @click.option("--private", is_flag=True, help="They answer this owner's queries only.")
 @click.option("--job", is_flag=True, hidden=True, help="As the server's jobs: patient, isolated.")
 @click.option("--key", metavar="ID", hidden=True, help="The key that the audit log names.")
@@ -86,6 +93,7 @@ def ingest(
     rights: str | None,
     licence_until: str | None,
     metadata_file: str | None,
+    allow_damaged: bool,
     owner: str | None,
     private: bool,
     job: bool,
@@ -117,15 +125,19 @@ def ingest(
     in .xml) the sound recordings' ISRCs, titles, artists, labels, durations and files are read; a
     file that lasts much longer or shorter than its message says is refused.
 
+    A file that states more than can be decoded, because it is cut off or has holes, is refused.
+    --allow-damaged takes what there is, and notes in the record how many seconds are not
+    ("undecoded_seconds"). Of a file with several sound tracks the first that sounds is stored.
+
     Ctrl-C finishes and commits the files in hand, and leaves with status 130; again, it stops at
     once, and what was committed stays.
 
     \b
     JSON, a line per file:
       {"file", "status": "added|changed|unchanged|failed", "recording": id or null,
-       "error": {"type", "detail"} or null, "duration": seconds or null}
+       "error": {"type", "detail"} or null, "duration": seconds or null, "notes": [...]}
     """
-    from service.intake.ingest import failed, find_candidates
+    from service.intake.ingest import failed, find_candidates, whole_only
     from service.intake.ingest import ingest as ingest_files
     from service.intake.metadata import MetadataError
 
@@ -183,7 +195,7 @@ def ingest(
         outcomes = ingest_files(
             library,
             candidates,
-            make,
+            make if allow_damaged else whole_only(make),
             writing,
             limits=limits_of(settings),
             jobs=settings.jobs,
@@ -200,6 +212,9 @@ def ingest(
                     print_json(vars(outcome))
                 elif outcome.error:
                     complain(outcome.error["detail"])
+                else:
+                    for note in outcome.notes:
+                        complain(f"warning: {outcome.file}: {note}")
     if not as_json:
         changed = f"{counts['changed']} changed, " if counts["changed"] else ""
         click.echo(
@@ -240,7 +255,16 @@ def _ways(
             yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
     else:
         with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: nullcontext(writer)
+            yield made_here(encoder, limits), lambda: _held(library, writer)
+
+
+@contextmanager
+def _held(library: "Library", writer: "Writer") -> "Iterator[Writer]":
+    """The one writer of an ingest; small segments are merged after each batch."""
+    from index.merging import merge_after
+
+    yield writer
+    merge_after(library, writer)
 
 
 def _metadata(path: Path) -> "MetadataTable":
@@ -275,7 +299,16 @@ def _date(value: str) -> str:
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
 @click.option(
-    "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
+    "--evidence",
+    metavar="DIR",
+    help="Write a page and a signed bundle of evidence for each match there.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="A file that was ingested, whose spectrum the evidence shows under the clip's; may be repeated.",
 )
 @max_e_value_option
 @wrong_per_million_option
@@ -284,7 +317,9 @@ def _date(value: str) -> str:
 @ray_option
 @json_option
 @library_option
-def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
+def query(
+    clips: Sequence[str], evidence: str | None, references: Sequence[str], as_json: bool
+) -> None:
     """Say which recordings of the library are in CLIP, where, and how sure that is.
 
     \b
@@ -294,14 +329,18 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
       earmark query --json *.emk > answers.jsonl
 
     CLIP is a file of audio or video, a fingerprint (.emk, see `earmark fingerprint`), or `-` for
-    standard input. A clip that cannot be read is told of, and the others are still answered.
+    standard input; of a folder, the audio and video files in it and below. A clip that cannot be read is told
+    of, and the others are still answered. All sound tracks of a file are heard: a match names its "track" if
+    there are several. What a file states and does not give is "undecoded_seconds"; "notes" say what else was
+    not heard. A clip longer than ten minutes is looked up in stretches, each of which is a query.
     Tier `match` can be acted on; tier `review` should be listened to first.
 
     With --ray, the nodes of a Ray cluster hold the library. Is one of them lost, the others answer: the share
     of the library that did is "answered", and the exit status is 1 if that is not all of it.
 
-    With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
-    was computed from, which `earmark verify-evidence` computes again.
+    With --evidence, every match gets a page with the pictures that speak for it, and a bundle of what it was
+    computed from, signed with the library's key: `earmark verify-evidence` checks and computes it again. With
+    --reference, the page also shows the recording's spectrum, if the file is the very one that was ingested.
 
     \b
     JSON, a line per clip:
@@ -309,49 +348,57 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones"}, ...],
+                    "tempo", "tempo_low", "tempo_high", "pitch_semitones", "pitch_low",
+                    "pitch_high", "changed", "likelihood_ratio", "tested_clips",
+                    "tested_closer", "same_file", "repeats", "track": number or null}, ...],
+       "undecoded_seconds", "notes": [...],
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     A match that rests on what other recordings have too, a loop or a sample, says where that is:
     "shared_start", "shared_end"; one that is less alike than a copy has "other_version". While a shard of a
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import EvidenceError, write_evidence
-    from service.query.answer import answers
+    from service.evidence.bundle import Writer
+    from service.evidence.errors import EvidenceError
+    from service.query.clips import Asked, answers
     from service.runtime.ray_library import open_searched
 
     settings = current_settings()
     encoder = load_encoder()
     library = open_searched(settings, encoder)
-    failures = 0
+    named, failures = _clips(clips)
 
-    written: Counter[str] = Counter()  # pieces of evidence by the content of clips
-
-    def on_answer(answer: "Answer", made: "Fingerprint") -> None:
-        nonlocal failures
-        if evidence is None:
-            return
+    writer: Writer | None = None
+    if references and evidence is None:
+        raise click.UsageError("--reference goes with --evidence DIR")
+    if evidence is not None:
         try:
-            earlier = written[made.sha256]
-            pages = write_evidence(
-                answer.clip, made, answer.matches, library, Path(evidence), earlier=earlier
-            )
-            written[made.sha256] += len(pages)
+            writer = Writer(library, Path(evidence), settings, complain)
+            for name in references:
+                writer.show(Path(name), limits_of(settings))
         except EvidenceError as error:
             complain(str(error))
             failures += 1
 
-    with closing(library), progress(len(clips), "clip") as bar:
-        for answer in answers(
-            clips,
-            library,
-            encoder,
-            limits=limits_of(settings),
-            max_e_value=settings.max_e_value,
-            hypotheses=settings.hypotheses,
-            jobs=settings.jobs,
-            on_answer=on_answer,
-        ):
+    def on_found(clip: str, made: "Fingerprint", matches: "list[Match]", begins: float) -> None:
+        nonlocal failures
+        if writer is None:
+            return
+        try:
+            writer.write(clip, made, matches, begins)
+        except EvidenceError as error:
+            complain(str(error))
+            failures += 1
+
+    asked = Asked(library, encoder, limits_of(settings), settings.max_e_value, settings.hypotheses)
+    stop = Event()
+    with (
+        closing(library),
+        stopping(stop) as signals,
+        progress(len(named), "clip") as bar,
+        closing(answers(named, asked, jobs=settings.jobs, on_found=on_found)) as found,
+    ):
+        for answer in found:
             answered = answer.library.answered
             failures += answer.error is not None or answered < 1
             with bar.external_write_mode(file=sys.stderr):
@@ -361,12 +408,47 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
                     complain(answer.error.detail)
                 else:
                     click.echo(_in_words(answer))
+                    for note in answer.notes:
+                        complain(f"{answer.clip}: {note}")
                 if answered < 1:
                     complain(
                         f"{answer.clip}: only {answered:.1%} of the library answered; try again"
                     )
             bar.update()
+            if stop.is_set():
+                break
+    if signals:
+        sys.exit(128 + signals[0])
     finish(failures)
+
+
+def _clips(paths: Sequence[str]) -> tuple[list[str], int]:
+    """The clips at these paths, those in folders among them; and what could not be read or has none."""
+    from service.datasets.extensions import is_sound
+    from service.datasets.folders import files_below
+    from service.query.answer import FINGERPRINT_EXTENSION
+
+    clips: list[str] = []
+    failures: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        failures.append(f"{error.filename}: {error.strerror}")
+
+    for path in paths:
+        if not os.path.isdir(path):
+            clips.append(path)
+            continue
+        before = len(clips) + len(failures)
+        clips += [
+            str(file)
+            for file in files_below(Path(path), unreadable)
+            if is_sound(file.name) or file.suffix.lower() == FINGERPRINT_EXTENSION
+        ]
+        if len(clips) + len(failures) == before:
+            failures.append(f"{path}: no audio file in this folder")
+    for failure in failures:
+        complain(failure)
+    return clips, len(failures)
 
 
 def _in_words(answer: "Answer") -> str:
@@ -379,7 +461,7 @@ def _in_words(answer: "Answer") -> str:
         (
             name_of(match),
             said["where"],
-            said["of"],
+            "; ".join(filter(None, (said["of"], said["repeats"]))),
             said["changed"],
             ": ".join(filter(None, (match.tier, said["doubt"]))),
             said["chance"],
@@ -387,7 +469,7 @@ def _in_words(answer: "Answer") -> str:
         for match in answer.matches
         for said in [in_words(match)]
     ]
-    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "CHANCE OF BEING WRONG")
+    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "IN A TEST")
     return f"{head}:\n{table(header, rows, indent='  ')}"
 
 

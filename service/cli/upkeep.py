@@ -170,44 +170,68 @@ def show(recording_id: str, as_json: bool) -> None:
 
 @main.command(short_help="Remove recordings.", epilog=EXIT_STATUSES)
 @click.argument("recording_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
 @json_option
 @library_option
-def remove(recording_ids: Sequence[str], as_json: bool) -> None:
+def remove(recording_ids: Sequence[str], yes: bool, as_json: bool) -> None:
     """Remove recordings, which are not found again from this moment on.
 
     \b
     Example:
       earmark remove 01j9w0c4 01j9w0c5
 
-    An ID that is not in the library is told of, and the others are still removed.
+    On a terminal it names the recordings and asks first; nowhere else. An ID that is not in the library is
+    told of, and the others are still removed.
 
     \b
     JSON, a line per ID:
       {"recording", "status": "removed|failed", "error": {"type", "detail"} or null}
     """
+    from service.presentation.formatting import printable
+
     settings = current_settings()
     library = open_library(settings, load_encoder())
     errors: dict[str, dict[str, str] | None] = {}
+    names: dict[str, str] = {}
+    for recording_id in dict.fromkeys(recording_ids):
+        try:
+            names[recording_id] = printable(name_of(library.recording(recording_id)))
+        except KeyError:
+            detail = f"no recording {recording_id!r} in {settings.library}"
+            errors[recording_id] = {"type": "not-found", "detail": detail}
+    if names and not yes and _at_terminal():
+        for recording_id, name in names.items():
+            click.echo(f"{recording_id}  {name}", err=True)
+        what = "this recording" if len(names) == 1 else f"these {len(names)} recordings"
+        click.confirm(f"Remove {what}?", abort=True, err=True)
     with library.writer() as writer:
-        for recording_id in dict.fromkeys(recording_ids):
+        for recording_id in names:
             try:
                 writer.remove(recording_id)
-            except KeyError:
-                detail = f"no recording {recording_id!r} in {settings.library}"
+            except KeyError:  # another process was faster
+                detail = f"no recording {recording_id!r} in {settings.library} any more"
                 errors[recording_id] = {"type": "not-found", "detail": detail}
             else:
                 errors[recording_id] = None
         writer.commit()
-    for recording_id, error in errors.items():
+    for recording_id in dict.fromkeys(recording_ids):
+        error = errors[recording_id]
         if as_json:
             status = "failed" if error else "removed"
             print_json({"recording": recording_id, "status": status, "error": error})
         elif error:
             complain(error["detail"])
+        else:
+            click.echo(f"removed {recording_id}  {names[recording_id]}")
     failures = sum(error is not None for error in errors.values())
     if not as_json:
         click.echo(f"{len(errors) - failures} removed, {failures} failed")
     finish(failures)
+
+
+def _at_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 @main.command(short_help="Say how large the library is and of which encoder.", epilog=EXIT_STATUSES)
@@ -362,8 +386,9 @@ def compact(as_json: bool) -> None:
     Example:
       earmark compact
 
-    Queries go on meanwhile, and other writers are refused. It takes up to 100 MB of the disk until
-    it is done; stopped at any moment, it loses nothing.
+    Small segments are merged after every ingest anyway; this also drops what was removed. Queries go on
+    meanwhile, and other writers are refused. Each new segment takes up to 1.8 GB of the disk before the
+    ones that it replaces are deleted; stopped at any moment, it loses nothing.
 
     \b
     JSON, a line:
@@ -388,7 +413,9 @@ def compact(as_json: bool) -> None:
     if as_json:
         print_json(fields)
     else:
-        click.echo(f"{before} segments are {info['segments']}, {dropped} embeddings dropped")
+        click.echo(
+            f"{before} segments merged into {info['segments']}, {dropped} embeddings dropped"
+        )
 
 
 @main.command(short_help="Copy the library, also while it is in use.", epilog=EXIT_STATUSES)
@@ -410,8 +437,8 @@ def snapshot(folder: str, into: str | None, as_json: bool) -> None:
 
     DIR must not exist, and exists only once it is whole; it is a library like any other, whose catalogue
     is in DIR wherever this one's is (EARMARK_DATABASE=sqlite://), or with --into in PostgreSQL: so
-    catalogues move from one to the other. On the same file system segments are shared by hard links, so
-    for safety from a failing disk name another.
+    catalogues move from one to the other. Every file is copied and checked; name another disk for safety
+    from a failing one.
 
     \b
     JSON, a line:

@@ -147,16 +147,15 @@ def at_hand(given: object) -> object:
 def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
     """SHA-256 and bytes of a sound's content. Raises AudioError where it cannot be read or is too large."""
     digest, size = hashlib.sha256(), 0
-    too_large = f"{name}: is larger than {limits.max_bytes / 2**20:,.4g} MiB; raise the limit"
     try:
         with source.open() as file:
             if source.size > limits.max_bytes:
-                raise AudioError("too-large", too_large)
+                raise limits.too_large(name)
             while data := file.read(_READ_BYTES):
                 digest.update(data)
                 size += len(data)
                 if size > limits.max_bytes:  # it is larger than its directory has it
-                    raise AudioError("too-large", too_large)
+                    raise limits.too_large(name)
     except AudioError:
         raise
     except Unreachable as error:

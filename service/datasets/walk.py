@@ -11,13 +11,13 @@ nowhere outside of the dataset.
     anything else                one sound
 """
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from fingerprint.errors import reason_of
 from service.datasets.archives import tar_members, zip_members
 from service.datasets.extensions import is_closed, is_container, is_manifest, is_sound
+from service.datasets.folders import files_below
 from service.datasets.location import DatasetError, Place, bytes_of, is_folder
 from service.datasets.manifests import manifest_members
 from service.datasets.member import Member, bad, spelled
@@ -75,12 +75,7 @@ def _files(folder: Place, unreadable: Callable[[OSError], None]) -> Iterator[Pla
     if isinstance(folder, Url):
         yield from (file for file in folder.files(unreadable) if _is_looked_at(file))
         return
-    for where, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(where, name)
-            if _is_looked_at(path) and not name.startswith("."):
-                yield path
+    yield from filter(_is_looked_at, files_below(folder, unreadable))
 
 
 def _is_looked_at(path: Place) -> bool:

@@ -24,6 +24,7 @@ from index.library import Library
 from index.recording import Recording
 from index.writer import Writer
 from service.datasets.extensions import is_archive, is_sound
+from service.datasets.folders import files_below
 from service.datasets.source import OnDisk, Source, identify
 from service.datasets.walk import members
 from service.intake.metadata import MetadataError, MetadataTable, Row, changes, describe
@@ -59,6 +60,7 @@ class Outcome:
     recording: str | None = None
     error: ErrorObject | None = None
     duration: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,10 @@ def _files_at(path: Path, failures: list[Outcome]) -> Iterator[Path]:
         failures.append(failed(error.filename, "not-found", f"{error.filename}: {error.strerror}"))
 
     before = len(failures)
-    for folder, folders, names in os.walk(path, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and is_sound(name):
-                count += 1
-                yield Path(folder, name)
+    for file in files_below(path, unreadable):
+        if is_sound(file.name):
+            count += 1
+            yield file
     if not count and len(failures) == before:
         failures.append(failed(path, "not-found", f"{path}: no audio file in this folder"))
 
@@ -251,7 +251,13 @@ def ingest(
         except ValueError as error:
             return failed(candidate.path, "metadata", f"{candidate.path}: {error}")
         status: Literal["added", "unchanged"] = "added" if added else "unchanged"
-        return Outcome(as_text(candidate.path), status, recording.id, duration=recording.duration)
+        return Outcome(
+            as_text(candidate.path),
+            status,
+            recording.id,
+            duration=recording.duration,
+            notes=tuple(filter(None, (made.damage, *made.notes))),
+        )
 
     def update(writer: Writer, candidate: Candidate, known: Recording) -> Outcome:
         status: Literal["changed", "unchanged"] = "unchanged"
@@ -316,6 +322,24 @@ def made_here(encoder: Encoder, limits: Limits) -> Make:
             return fingerprint(file, encoder, REFERENCE_EVERY, limits=limits, name=name)
 
     return make
+
+
+def whole_only(make: Make) -> Make:
+    """Makes fingerprints, of sounds of which all can be decoded that they state."""
+
+    def make_whole(source: Source, name: str) -> Fingerprint:
+        made = make(source, name)
+        require_whole(made, "--allow-damaged")
+        return made
+
+    return make_whole
+
+
+def require_whole(made: Fingerprint, option: str) -> None:
+    """Raises AudioError for a sound that is damaged, which names the option to take it all the same."""
+    if made.damage is not None:
+        detail = f"{made.source}: is damaged: {made.damage}; copy it again, or take what is there"
+        raise AudioError("undecodable", f"{detail} with {option}", made.duration)
 
 
 def _opened(candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Source]]:

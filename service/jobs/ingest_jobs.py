@@ -184,7 +184,9 @@ class Ingests(Jobs):
 
     def forget(self, connection: sql.Connection, ids: Collection[str]) -> None:
         """Delete what is noted about ingests, and about their files."""
-        connection.execute(sql.delete(self._files).where(self._files.c.ingest.in_(ids)))
+        if ids:
+            these = self._files.c.ingest == sql.bindparam("gone")
+            connection.execute(sql.delete(self._files).where(these), [{"gone": id} for id in ids])
         super().forget(connection, ids)
 
     def _entry(self, row: sql.Row, most: int = _MOST_FAILURES) -> IngestEntry:

@@ -126,7 +126,9 @@ class Jobs:
 
     def forget(self, connection: sql.Connection, ids: Collection[str]) -> None:
         """Delete what is noted about jobs."""
-        connection.execute(sql.delete(self._jobs).where(self._jobs.c.id.in_(ids)))
+        if ids:
+            these = self._jobs.c.id == sql.bindparam("gone")
+            connection.execute(sql.delete(self._jobs).where(these), [{"gone": id} for id in ids])
 
     # The server's part
 

@@ -81,6 +81,9 @@ class RecordingEntry(BaseModel):
     source: str = Field(description="Name of the file that it was ingested from.")
     sha256: str = Field(description="Of that file's bytes.")
     duration: float = Field(description="Seconds.")
+    undecoded_seconds: float = Field(
+        description="Stated by the file beyond that, and not decoded: it was taken damaged."
+    )
     ingested_at: str = Field(description="ISO 8601, UTC.")
 
 

@@ -25,8 +25,9 @@ _IN_MEMORY = 16 * 2**20  # bytes that a worker is sent; more it reads from a tem
 
 def clip_limits(settings: Settings) -> Limits:
     """How much a clip may be that is asked about."""
-    longest = min(settings.max_clip, settings.max_duration)
-    return Limits(max_seconds=longest.total_seconds(), max_bytes=int(settings.max_upload))
+    which = min(("max_clip", "max_duration"), key=lambda name: getattr(settings, name))
+    longest = getattr(settings, which).total_seconds()
+    return Limits(longest, int(settings.max_upload), which, "max_upload")
 
 
 class Decoder:
@@ -34,8 +35,9 @@ class Decoder:
 
     def __init__(self, settings: Settings, encoder: Encoder, limits: Limits | None = None) -> None:
         """limits : of what becomes a recording; by default those of an upload"""
+        longest = settings.max_duration.total_seconds()
         self._limits = limits or Limits(
-            max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
+            longest, int(settings.max_upload), bytes_setting="max_upload"
         )
         self._clip_limits = clip_limits(settings)
         self._encoder = encoder

@@ -108,8 +108,9 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on.")
     max_duration: Duration = Field(
-        default=timedelta(hours=4),
-        description="Longest audio that is fingerprinted; longer is refused as too-long.",
+        default=timedelta(hours=25),
+        description="Longest audio that is fingerprinted, a day's radio log by default; longer is refused as "
+        "too-long.",
     )
     max_clip: Duration = Field(
         default=timedelta(minutes=10),
@@ -198,6 +199,11 @@ class Settings(BaseSettings):
         le=len(LADDER),
         description="Hypotheses of altered tempo and pitch that are tried, the commonest first, on "
         "what is not recognised as it is; 0 for none.",
+    )
+    timestamp_url: Annotated[str | None, Field(pattern="^https?://")] = Field(
+        default=None,
+        description="Address of a time stamp server (RFC 3161) that confirms when evidence was signed; it "
+        "is sent the hash of the signature alone.",
     )
     jobs: int = Field(
         default_factory=available_cores,

@@ -21,7 +21,7 @@ from service.datasets.durations import durations
 from service.datasets.location import DatasetError
 from service.presentation.templating import templates
 from service.scan.journal import JournalError, JournalUnwritable
-from service.scan.naming import SAME_LENGTH, connect
+from service.scan.naming import SAME_LENGTH, add_catalogue, connect
 from service.scan.report_tables import SUMMARY, TableWriter, report_in
 from service.scan.rows import Said, load
 
@@ -99,7 +99,7 @@ def reconcile(
         raise DatasetError(f"{metadata}: cannot be read ({error.strerror})") from error
     try:
         with connect() as database:
-            _load_catalogue(database, library)
+            add_catalogue(database, library.every_recording())
             late: list[_Errors] = []
             said = load(database, metadata, encoding, lambda *odd: late[0].is_odd(*odd))
             try:
@@ -119,29 +119,6 @@ def reconcile(
 def _errors(folder: Path, metadata: Path) -> Iterator[_Errors]:
     with (folder / ERRORS).open("w", encoding="utf-8", newline="") as file:
         yield _Errors(file, metadata)
-
-
-def _load_catalogue(database: duckdb.DuckDBPyConnection, library: Library) -> None:
-    names = ("id", "title", "artist", "isrc", "duration", "rightsholder")
-    recordings = list(library.every_recording())
-    table = pa.table(
-        {
-            name: pa.array(
-                [getattr(each, name) for each in recordings],
-                pa.float64() if name == "duration" else pa.string(),
-            )
-            for name in names
-        }
-    )
-    database.register("catalogue", table)
-    database.execute(
-        """
-        CREATE TABLE works AS
-        SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by,
-            words(artist_key(artist)) AS words
-        FROM catalogue
-        """
-    )
 
 
 # One pass over all rows, which leaves few. A row without a name is left too, to be told of.

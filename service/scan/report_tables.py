@@ -1,6 +1,7 @@
 """A report's files, and its tables: the same rows as CSV, for people, and as Parquet, for programs."""
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -77,4 +78,6 @@ class TableWriter:
 def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return "'" + value
+    if isinstance(value, list):
+        return json.dumps(value)
     return value

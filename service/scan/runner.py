@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ from service.datasets.location import Place
 from service.datasets.member import Member
 from service.datasets.source import MOST_IN_MEMORY, at_hand, identify
 from service.datasets.walk import members
-from service.evidence.bundle import EvidenceError
+from service.evidence.bundle import SUFFIX
+from service.evidence.errors import EvidenceError
 from service.query.answer import ClipError
 from service.runtime.workers import Bounds, WorkerDied, Workers
 from service.scan.journal import GO_ON, Journal, JournalUnwritable, Noted
@@ -48,11 +50,13 @@ def scan(
     stop: Event,
     on_done: OnDone = lambda member, heard: None,
     cluster: bool = False,
+    seal: Callable[[Path], None] | None = None,
 ) -> bool:
     """Hear every member of a dataset that is not in the journal yet; whether all are now.
 
     When `stop` is set, what is being heard is finished and noted, and no other is begun. `on_done` is told
     of each member with what was heard in it, None where an earlier run or an earlier copy says it.
+    seal : signs the bundles of evidence that the workers write
     cluster : whether the workers are on the nodes of the cluster that was joined, and read the files too
 
     Raises DatasetError, and JournalUnwritable where the journal or evidence cannot be written.
@@ -64,7 +68,7 @@ def scan(
         _workers(cluster)(jobs, bounds, set_up, task, before=before, at_hand=at_hand) as workers,
         ThreadPoolExecutor(jobs) as here,
     ):
-        work = _Work(journal, workers, on_done, 2 * jobs)
+        work = _Work(journal, workers, on_done, 2 * jobs, _sealing(task, seal))
         try:
             new = _not_done(members(dataset), journal, on_done)
             readers = workers if cluster else here
@@ -79,6 +83,18 @@ def scan(
         finally:
             work.commit()
     return False
+
+
+def _sealing(task: Task, seal: Callable[[Path], None] | None) -> Callable[[Heard], None]:
+    """What signs the evidence of what was found in a sound."""
+
+    def sign(heard: Heard) -> None:
+        if seal is None or task.evidence is None:
+            return
+        for name in sorted({it.evidence for it in heard.matches if it.evidence is not None}):
+            seal((task.evidence.parent / name).with_suffix(SUFFIX))
+
+    return sign
 
 
 def _workers(cluster: bool) -> "type[Workers | Nodes]":
@@ -135,8 +151,14 @@ class _Work:
     """What is being heard, who waits for it, and what is to be noted."""
 
     def __init__(
-        self, journal: Journal, workers: "Workers | Nodes", on_done: OnDone, most: int
+        self,
+        journal: Journal,
+        workers: "Workers | Nodes",
+        on_done: OnDone,
+        most: int,
+        seal: Callable[[Heard], None],
     ) -> None:
+        self._seal = seal
         self._journal = journal
         self._workers = workers
         self._on_done = on_done
@@ -184,6 +206,7 @@ class _Work:
             del self._held[sound]
             try:
                 heard = future.result()
+                self._seal(heard)
             except AudioError as died:
                 error = AudioError(died.type, f"{noted[0].member.name}: {died.detail}")
                 heard = Heard(error=ClipError(type=error.type, detail=error.detail))

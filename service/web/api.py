@@ -31,6 +31,7 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
 from index.library import Library
+from index.merging import Merger
 from index.recording import Recording
 from index.writer import Writer
 from service.intake.metadata import describe
@@ -128,6 +129,7 @@ class Loaded:
     library: Library
     encoder: Encoder
     decoder: Decoder
+    merger: Merger
 
 
 class Service:
@@ -161,6 +163,7 @@ class Service:
             if self._loading.exception() is None:
                 loaded = self._loading.result()
                 await anyio.to_thread.run_sync(loaded.decoder.close)
+                await anyio.to_thread.run_sync(loaded.merger.close)
                 loaded.library.close()
 
     def _load(self) -> Loaded:
@@ -169,7 +172,7 @@ class Service:
         _warm(library, encoder)
         self.scans.start()
         self.ingests.start()
-        return Loaded(library, encoder, Decoder(self.settings, encoder))
+        return Loaded(library, encoder, Decoder(self.settings, encoder), Merger(library))
 
     def _tell(self, loading: "asyncio.Future[Loaded]") -> None:
         if not loading.cancelled():
@@ -218,10 +221,11 @@ class Service:
         if not self._writing.acquire(timeout=_WRITE_WAIT):
             raise unavailable("other requests are writing to the library")
         try:
-            with library.writer(asker.id, _PROCESS_WAIT) as writer:
+            with library.writer(asker.id, _PROCESS_WAIT, merge=False) as writer:
                 yield writer
         finally:
             self._writing.release()
+        self.loaded().merger.soon()
 
     @contextmanager
     def changing(self, recording_id: str, asker: Asker) -> Iterator[Writer]:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.fingerprint import Fingerprint
 from index.library import Library
-from service.evidence.bundle import picture
+from service.evidence.pictures import likeness
 from service.jobs.ingest_jobs import Ingests
 from service.jobs.scan_jobs import Scans
 from service.presentation.formatting import in_words
@@ -152,7 +152,7 @@ def _in_words(match: Match) -> dict[str, Any]:
 
 def _picture(made: Fingerprint, match: Match, library: Library) -> dict[str, Any] | None:
     try:
-        image, line = picture(made, match, library)
+        image, line = likeness(made, match, library)
     except KeyError:  # it was removed since
         return None
     return {"image": image, "line": line}

@@ -4,15 +4,17 @@ What is found in one stretch and goes on in the next is one segment: of the same
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE
-from service.scan.matched_segment import Segment
+from service.query.answer import Match
 
 STRETCH = 600.0  # s
 OVERLAP = 30.0  # s that a stretch has in common with the next
+Segment = TypeVar("Segment", bound=Match)
 _SAME_PLACE = 1.0  # s by which two stretches may differ on where in a recording a moment is
 
 
@@ -44,17 +46,17 @@ def joined(before: Sequence[Segment], found: Iterable[Segment], begins: float) -
     return segments
 
 
-def _is_same(one: Segment, other: Segment) -> bool:
+def _is_same(one: Match, other: Match) -> bool:
     """Whether two segments that overlap have the same recording in the same place."""
     start = max(one.query_start, other.query_start)
     end = min(one.query_end, other.query_end)
-    if one.recording != other.recording or start > end:
+    if (one.recording, one.track) != (other.recording, other.track) or start > end:
         return False
     middle = (start + end) / 2
     return abs(_place(one, middle) - _place(other, middle)) <= _SAME_PLACE
 
 
-def _place(segment: Segment, second: float) -> float:
+def _place(segment: Match, second: float) -> float:
     """Second of the recording that is at a second of the sound."""
     return segment.reference_start + (second - segment.query_start) * segment.tempo
 
@@ -68,5 +70,6 @@ def _as_one(one: Segment, other: Segment) -> Segment:
             "query_end": max(first.query_end, last.query_end),
             "reference_start": first.reference_start,
             "reference_end": max(first.reference_end, last.reference_end),
+            "repeats": [],  # of the parts, not of the whole
         }
     )

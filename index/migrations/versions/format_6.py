@@ -1,9 +1,11 @@
-"""Recordings, the segments that their codes are in, and the audit log."""
+"""Recordings, the segments that their codes are in, the audit log, and keys."""
+
+import secrets
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "2"
+revision = "6"
 down_revision = None
 
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -11,16 +13,19 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 def upgrade() -> None:
     """Make the tables, and an audit log that refuses to be rewritten."""
-    op.create_table(
+    properties = op.create_table(
         "properties",
         sa.Column("name", TEXT, primary_key=True),
         sa.Column("value", TEXT, nullable=False),
     )
+    op.execute(sa.insert(properties).values(name="id", value=secrets.token_hex(16)))
     op.create_table(
         "segments",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("embeddings", sa.Integer, nullable=False),
         sa.Column("sha256", TEXT, nullable=False),
+        sa.Column("header_sha256", TEXT, nullable=False),
+        sa.Column("changed", sa.Integer, nullable=False, server_default="0"),
     )
     op.create_table(
         "recordings",
@@ -40,6 +45,7 @@ def upgrade() -> None:
         sa.Column("sha256", TEXT, nullable=False, index=True),
         sa.Column("codes_sha256", TEXT, nullable=False, index=True),
         sa.Column("duration", sa.Float, nullable=False),
+        sa.Column("undecoded_seconds", sa.Float, nullable=False, server_default="0"),
         sa.Column("ingested_at", TEXT, nullable=False),
         sa.Column("supplied_at", TEXT, nullable=False),
         sa.Column("supplied_by", TEXT),
@@ -47,6 +53,8 @@ def upgrade() -> None:
         sa.Column("segment", sa.Integer, sa.ForeignKey("segments.number")),
         sa.Column("first", sa.Integer, nullable=False),
         sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("owner", TEXT),
+        sa.Column("private", sa.Boolean, nullable=False, server_default=sa.false()),
     )
     for name in (
         "source",
@@ -64,7 +72,27 @@ def upgrade() -> None:
     op.create_index(
         "places",
         "recordings",
-        ["segment", "first", "number", "count", "duration", "licence_until", "removed_at"],
+        [
+            "segment",
+            "first",
+            "number",
+            "count",
+            "duration",
+            "licence_until",
+            "removed_at",
+            "owner",
+            "private",
+        ],
+    )
+    op.create_table(
+        "keys",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("owner", TEXT, nullable=False),
+        sa.Column("scope", TEXT, nullable=False),
+        sa.Column("sha256", TEXT, nullable=False),
+        sa.Column("created_at", TEXT, nullable=False),
+        sa.Column("expires_at", TEXT),
+        sa.Column("revoked_at", TEXT),
     )
     op.create_table(
         "audit",
@@ -76,6 +104,7 @@ def upgrade() -> None:
         sa.Column("details", TEXT, nullable=False),
         sa.Column("hash", TEXT, nullable=False),
     )
+    op.create_index("ix_audit_recording_kind", "audit", ["recording", "kind"])
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(
