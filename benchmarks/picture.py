@@ -214,7 +214,7 @@ def draw(folder: Path, encoder: Encoder) -> str:
         ("what it is", match.title or match.source, "answer"),
         ("the clip begins at", f"{clock(begin)} of the work", "answer"),
         ("where it truly was cut", clock(OFFSET), "answer"),
-        ("chance of being wrong", chance(match.e_value), "sure"),
+        ("tested", chance(match), "sure"),
     ):
         parts += [text(card + 16, y, label, "note"), text(card + 16, y + 22, words, kind)]
         y += 64

@@ -147,17 +147,17 @@ def scan(
         "wrong_per_million": f"{settings.wrong_per_million:g}",
         "owner": owner or "",
     }
-    info = library.info()
+    seal = sealer(library, settings.timestamp_url, complain) if evidence else None
+    snapshot = library.refresh(owner)
     begun = {
-        "snapshot": info["snapshot"],
-        "recordings": str(info["recordings"]),
-        "library_seconds": str(info["seconds"]),
+        "snapshot": str(snapshot.revision),
+        "recordings": str(len(snapshot.whole.recordings)),
+        "library_seconds": str(snapshot.whole.seconds),
         "begun_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("earmark"),
         "operator": operator or "",
     }
     journal = Journal.open(report, scanned, begun, resume=resume)
-    seal = sealer(library, settings.timestamp_url, complain) if evidence else None
     task = Task(
         library=settings.library.absolute(),
         database=settings.database,

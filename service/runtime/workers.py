@@ -7,6 +7,7 @@ file's error says so, and another takes its place. Where the system lets it (Lin
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from fingerprint.errors import AudioError, EarmarkError
+from service.datasets.source import InMemory, OnDisk, Slice, Zipped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,11 +43,26 @@ class WorkerDied(AudioError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one piece of work may take: seconds by the clock, bytes of memory, open files."""
+    """What one piece of work may take: seconds by the clock, bytes of memory, open files.
+
+    The seconds are for the longest sound that is taken; a short file, which cannot be one, gets fewer:
+    `least` and, for each of its bytes, what the sparsest sound would take.
+    """
 
     seconds: float
+    least: float = 60.0
+    seconds_a_byte: float = math.inf
     memory: int = 4 * 2**30
     files: int = 256
+
+    def seconds_for(self, given: Iterable[object]) -> float:
+        """Seconds that work on these may take, of which one may be a sound."""
+        size = math.inf
+        for source in given:
+            if isinstance(source, OnDisk | Slice | Zipped | InMemory):
+                with contextlib.suppress(Exception):  # whoever opens it will say what is wrong
+                    size = source.size
+        return min(self.seconds, self.least + size * self.seconds_a_byte)
 
 
 class Workers:
@@ -90,10 +107,9 @@ class Workers:
         return self._threads.submit(self._have_done, partial(work, *args, **kwargs))
 
     def _have_done(self, work: partial[R]) -> R:
-        given = map(self._at_hand, work.args)
-        bounded = partial(
-            _bounded, self._bounds.seconds, partial(work.func, *given, **work.keywords)
-        )
+        given = [self._at_hand(it) for it in work.args]
+        seconds = self._bounds.seconds_for(given)
+        bounded = partial(_bounded, seconds, partial(work.func, *given, **work.keywords))
         try:
             future = self._process().submit(bounded)
         except BrokenProcessPool:  # it was ended while it had nothing to do
@@ -105,8 +121,8 @@ class Workers:
         except BrokenProcessPool:
             self._forget_process()
             spent = time.monotonic() - began
-            if spent >= self._bounds.seconds:
-                limit = f"not done after {self._bounds.seconds:g} s"
+            if spent >= seconds:
+                limit = f"not done after {seconds:g} s"
                 detail = f"{limit}; it is damaged or made to be slow"
                 raise WorkerDied("timeout", detail, spent) from None
             detail = "decoding it ended the decoder; it is damaged or made to do harm"

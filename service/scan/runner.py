@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from fingerprint.audio import SPARSEST
 from fingerprint.errors import AudioError
 from index.database import dial
 from service.datasets.location import Place
@@ -62,7 +63,8 @@ def scan(
     Raises DatasetError, and JournalUnwritable where the journal or evidence cannot be written.
     """
     slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
-    bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
+    longest = _LEAST_TIME + slowest * task.limits.max_seconds
+    bounds = Bounds(longest, _LEAST_TIME, slowest / SPARSEST)
     before = partial(dial, task.database)
     with (
         _workers(cluster)(jobs, bounds, set_up, task, before=before, at_hand=at_hand) as workers,

@@ -34,6 +34,7 @@ from index.library import Library
 from index.merging import Merger
 from index.recording import Recording
 from index.writer import Writer
+from service.intake.ingest import require_whole
 from service.intake.metadata import describe
 from service.jobs.ingest_jobs import Ingests
 from service.jobs.scan_jobs import Scans
@@ -113,6 +114,10 @@ class NewRecording(BaseModel):
     private: Flag | None = Field(
         default=None,
         description="Whether only its owner's queries are answered from it; by default so with a key.",
+    )
+    allow_damaged: Flag = Field(
+        default=False,
+        description="Whether to take audio that is cut off or has holes as far as it can be decoded.",
     )
 
 
@@ -423,7 +428,10 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
                 return known, False
             form.audio.file.seek(0)
             made = decoded(asker, lambda: loaded.decoder.recording(form.audio.file, name))
-            fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
+            if not form.allow_damaged:
+                require_whole(made, "allow_damaged")
+            apart = {"audio", "private", "allow_damaged"}
+            fields = form.model_dump(mode="json", exclude=apart, exclude_none=True)
             private = form.private if form.private is not None else asker.key is not None
             said = describe(name, made.tags, fields)
             with service.writing(asker) as writer:
