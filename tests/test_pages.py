@@ -24,7 +24,7 @@ WAVEFORM = re.compile(r"^(M\d+ [\d.]+V[\d.]+){600}$")  # 600 strokes
 @pytest.fixture
 def address(earmark: Earmark, tmp_path: Path) -> Iterator[str]:
     """Where a server of this test's own library is."""
-    with earmark.server(tmp_path) as address:
+    with earmark.server() as address:
         yield address
 
 

@@ -7,6 +7,7 @@ commands that need them and never at the top of this file.
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+
+from service.runtime.exit_status import (
+    INTERRUPTED,
+    LIBRARY_UNUSABLE,
+    SOME_FAILED,
+    WRONG_USAGE,
+)
 
 if TYPE_CHECKING:
     from threading import Event
@@ -29,10 +37,8 @@ if TYPE_CHECKING:
     from service.query.answer import Match
     from service.runtime.settings import Settings
 
-SOME_FAILED = 1
-WRONG_USAGE = 2
-LIBRARY_UNUSABLE = 3
-INTERRUPTED = 130  # by Ctrl-C: 128 and the number of the signal
+# s to wait for another process that writes: an ingest writes a batch in less, a compaction takes longer.
+WRITE_WAIT = 3.0
 
 EXIT_STATUSES = """
 \b
@@ -139,6 +145,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 def current_settings() -> "Settings":
     from service.runtime.settings import load_settings
 
+    logging.basicConfig(format="earmark: %(message)s")
     return load_settings(**(click.get_current_context().find_object(dict) or {}))
 
 
@@ -182,6 +189,11 @@ def finish(failures: int) -> None:
     epilog=EXIT_STATUSES,
 )
 @click.version_option(package_name="earmark")
+@setting(
+    "--config",
+    metavar="FILE",
+    help="Configuration file (also EARMARK_CONFIG).  [default: none]",
+)
 @library_option
 def main() -> None:
     """Tell whether a clip contains a known recording, where, and how sure that is.

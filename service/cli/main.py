@@ -26,6 +26,7 @@ from service.cli import (
 from service.cli.group import (
     EXIT_STATUSES,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -140,6 +141,7 @@ def ingest(
     from service.intake.ingest import failed, find_candidates, whole_only
     from service.intake.ingest import ingest as ingest_files
     from service.intake.metadata import MetadataError
+    from service.runtime.reading import Reader
 
     settings = current_settings()
     if private and owner is None and not job:
@@ -165,7 +167,10 @@ def ingest(
     if licence_until:
         given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
-    candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
+    reader = click.get_current_context().with_resource(Reader())
+    candidates, failures, idle = find_candidates(
+        [Path(path) for path in paths], known, table, reader.read
+    )
     if idle and table and job:  # nobody sees a warning
         failures += [
             failed(table.path, "metadata", f"{table.where(row)}: {row.file} is none of the files")
@@ -202,6 +207,7 @@ def ingest(
             stop=stop,
             owner=owner,
             private=private,
+            read=reader.read,
             on_read=lambda candidate: bar.update(candidate.size),
             on_nameless=nameless.append,
         )
@@ -244,27 +250,25 @@ def _ways(
 ) -> "Iterator[tuple[Make, Callable[[], AbstractContextManager[Writer]]]]":
     """How sounds are fingerprinted and how the library is written.
 
-    A job of the server does the one in processes that may die of it, and shares the other.
+    A job of the server does the one in processes that may die of it. Each batch takes the writer's turn, so
+    that other writers get theirs in between.
     """
     from service.intake.ingest import made_here
     from service.runtime.decoding import Decoder
 
     limits = limits_of(settings)
+
+    def writing() -> "AbstractContextManager[Writer]":
+        return library.writer(key, -1, stop.is_set)
+
     if job:
         with closing(Decoder(settings, encoder, limits)) as decoder:
-            yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
+            yield decoder.of_source, writing
     else:
-        with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: _held(library, writer)
-
-
-@contextmanager
-def _held(library: "Library", writer: "Writer") -> "Iterator[Writer]":
-    """The one writer of an ingest; small segments are merged after each batch."""
-    from index.merging import merge_after
-
-    yield writer
-    merge_after(library, writer)
+        # what cannot be written need not be decoded
+        with library.writer(key, WRITE_WAIT):
+            pass
+        yield made_here(encoder, limits), writing
 
 
 def _metadata(path: Path) -> "MetadataTable":
@@ -531,7 +535,8 @@ def list_settings(as_json: bool) -> None:
     """List every setting: its name, its value here and now, its default, what it means.
 
     A setting comes from its flag, else from the environment (max_upload: EARMARK_MAX_UPLOAD), else
-    from earmark.toml in the current folder, else it has its default.
+    from the configuration file (--config, EARMARK_CONFIG, or earmark.toml in the user's configuration
+    folder), else it has its default. An earmark.toml in the current folder is ignored.
 
     \b
     Example:

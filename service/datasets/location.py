@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from fingerprint.errors import EarmarkError
 from fingerprint.pointers import pointer
+from service.datasets.limits import Unpacked
 from service.datasets.url import Url, shown
 
 Place = Path | Url
@@ -82,13 +83,13 @@ def unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
         file.seek(0)
         if head.startswith(_GZIP):
             with gzip.GzipFile(fileobj=file) as stream:
-                yield _Positioned(stream, file), False
+                yield _Bounded(stream, file), False
         elif head.startswith(_ZSTD):
             import zstandard
 
             reader = zstandard.ZstdDecompressor(max_window_size=2**31)
             with reader.stream_reader(file, read_across_frames=True) as stream:
-                yield _Positioned(stream, file), False
+                yield _Bounded(stream, file), False
         else:
             for begins, kind in _NOT_UNPACKED.items():
                 if head.startswith(begins):
@@ -96,9 +97,16 @@ def unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
             yield file, True
 
 
-class _Positioned:
-    """A decompressed stream that says how far its file has been read."""
+class _Bounded:
+    """A decompressed stream that says how far its file has been read, and that no bomb gets through."""
 
     def __init__(self, stream: Any, file: BinaryIO) -> None:
-        self.read = stream.read
+        self._read = stream.read
+        self._unpacked = Unpacked()
         self.position = file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises ValueError where they are very much more than what they came from."""
+        data: bytes = self._read(size)
+        self._unpacked.add(len(data), self.position())
+        return data

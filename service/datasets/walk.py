@@ -28,7 +28,7 @@ from service.datasets.location import (
 )
 from service.datasets.manifests import manifest_members
 from service.datasets.member import Member, bad, spelled
-from service.datasets.parquet import NoSounds, parquet_members
+from service.datasets.parquet import parquet_members
 from service.datasets.source import OnDisk
 from service.datasets.url import Url
 
@@ -44,21 +44,33 @@ def size_of(dataset: Place) -> int:
     return sum(bytes_of(file) for file in _files(dataset, lambda error: None))
 
 
-def members(dataset: Place) -> Iterator[Member]:
-    """Every member of a dataset. Raises DatasetError if there is none of that name."""
+Read = Callable[[Place, str], Iterator[Member]]
+
+
+def read_container(path: Place, name: str) -> Iterator[Member]:
+    """Members of an archive, a table or a manifest; name : what the dataset calls it
+
+    Raises DatasetError, and what its reader makes of damage.
+    """
+    return manifest_members(path) if is_manifest(path.name) else _reader(path)(path, name)
+
+
+def members(dataset: Place, read: Read = read_container) -> Iterator[Member]:
+    """Every member of a dataset. Raises DatasetError if there is none of that name.
+
+    read : reads the containers in it, `service.runtime.reading` in a process with limits
+    """
     if is_folder(dataset):
-        yield from _of_folder(dataset)
-    elif is_manifest(dataset.name):
-        yield from manifest_members(dataset)
-    elif is_container(dataset.name):
-        yield from _of_container(dataset, spelled(dataset.name))
+        yield from _of_folder(dataset, read)
+    elif is_manifest(dataset.name) or is_container(dataset.name):
+        yield from _of_container(dataset, spelled(dataset.name), read)
     elif is_closed(dataset.name):
         raise DatasetError(f"{dataset}: {_NOT_LOOKED_INTO}")
     else:
         yield Member(spelled(dataset.name), None, 0, bytes_of(dataset), OnDisk(dataset))
 
 
-def _of_folder(folder: Place) -> Iterator[Member]:
+def _of_folder(folder: Place, read: Read) -> Iterator[Member]:
     def relative(path: Place | str) -> str:
         if isinstance(path, Url) and isinstance(folder, Url):
             return spelled(path.within(folder))
@@ -69,7 +81,7 @@ def _of_folder(folder: Place) -> Iterator[Member]:
         yield from (_unread(relative(error.filename), error) for error in unread)
         unread.clear()
         if is_container(path.name):
-            yield from _of_container(path, relative(path), in_folder=True)
+            yield from _of_container(path, relative(path), read, in_folder=True)
         elif is_closed(path.name):
             yield bad(relative(path), None, 0, bytes_of(path), "undecodable", _NOT_LOOKED_INTO)
         else:
@@ -93,16 +105,18 @@ def _unread(name: str, error: OSError) -> Member:
     return bad(name, None, 0, 0, "not-found", f"cannot be read ({error.strerror})")
 
 
-def _of_container(path: Place, name: str, *, in_folder: bool = False) -> Iterator[Member]:
+def _of_container(
+    path: Place, name: str, read: Read, *, in_folder: bool = False
+) -> Iterator[Member]:
     """The members of an archive or a Parquet file, up to where it is damaged."""
     weight, index, count = 0, 0, 0
     try:
-        for member in _reader(path)(path, name):
+        for member in read(path, name):
             weight += member.weight
             index = max(index, member.index + 1)
             count += 1
             yield member
-    except NoSounds:
+    except DatasetError:
         if not in_folder:  # where there are others, a table without sounds is only that
             raise
     except Exception as error:  # what the reader of an archive makes of damage

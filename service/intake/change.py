@@ -18,6 +18,7 @@ from service.intake.metadata import MetadataTable, Row, changes
 from service.intake.paths import Paths
 
 KEYS = ("id", "file")
+_WAIT = 3.0  # s, for another process that writes: an ingest writes a batch in less
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def change(library: Library, table: MetadataTable) -> Iterator[Change]:
     seen: dict[str, int] = {}
     outcomes = []
     by_file = _ByFile(library, [row.file for row in table.rows])
-    with library.writer() as writer:
+    with library.writer(wait=_WAIT) as writer:
         for row in table.rows:
             try:
                 recording = _recording_of(row, library, by_file)

@@ -26,7 +26,7 @@ from index.writer import Writer
 from service.datasets.extensions import is_archive, is_sound
 from service.datasets.folders import files_below
 from service.datasets.source import OnDisk, Source, identify
-from service.datasets.walk import members
+from service.datasets.walk import Read, members, read_container
 from service.intake.metadata import MetadataError, MetadataTable, Row, changes, describe
 from service.presentation.formatting import as_text, printable
 
@@ -93,15 +93,17 @@ def find_candidates(
     paths: Sequence[Path],
     given: Mapping[str, str],
     table: MetadataTable | None = None,
+    read: Read = read_container,
 ) -> tuple[list[Candidate], list[Outcome], list[Row]]:
     """The audio files at `paths`, each once, with their fields; what failed; rows of no file.
 
-    `given` are the fields that hold for all files unless a row of `table` says otherwise.
+    `given` are the fields that hold for all files unless a row of `table` says otherwise;
+    `read` reads archives.
     """
     failures: list[Outcome] = []
     files: dict[object, Candidate] = {}
     for path in paths:
-        for it in _sounds_at(path, failures):
+        for it in _sounds_at(path, failures, read):
             files.setdefault(
                 (it.archive, it.member) if it.archive else os.path.realpath(it.path), it
             )
@@ -143,14 +145,14 @@ def find_candidates(
     return candidates, failures, [row for row in unused if not row.problem]
 
 
-def _sounds_at(path: Path, failures: list[Outcome]) -> Iterator[Candidate]:
+def _sounds_at(path: Path, failures: list[Outcome], read: Read) -> Iterator[Candidate]:
     """What there is to ingest at a path: a file, the sounds of a folder or those of an archive."""
     if not (is_archive(path.name) and os.path.isfile(path)):
         for file in _files_at(path, failures):
             yield Candidate(file, name=file.name if file == path else _below(file, path))
         return
     count = 0
-    for member in members(path):
+    for member in members(path, read):
         count += 1
         file = _inside(path, member.member) if member.member else path
         if member.problem is not None:
@@ -208,6 +210,7 @@ def ingest(
     stop: Event,
     owner: str | None = None,
     private: bool = False,
+    read: Read = read_container,
     on_read: Callable[[Candidate], None] = lambda candidate: None,
     on_nameless: Callable[[Candidate], None] = lambda candidate: None,
 ) -> Iterator[Outcome]:
@@ -220,6 +223,7 @@ def ingest(
     make : makes a sound's fingerprint, `jobs` of them at a time
     writing : gives the library's writer, for each batch
     owner, private : whose the recordings become, and whether they answer nobody else
+    read : reads archives, as `members` is given it
     on_read : told of a candidate that has been dealt with but is not yet committed
     on_nameless : told of one of which neither the metadata nor its tags say a title or an artist
     """
@@ -288,7 +292,7 @@ def ingest(
         return outcomes
 
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = _opened(candidates)
+        waiting = _opened(candidates, read)
         running: dict[Future[Fingerprint | Recording | Outcome], Candidate] = {}
         batch: list[tuple[Candidate, Fingerprint | Recording | Outcome]] = []
         committed = time.monotonic()
@@ -342,14 +346,14 @@ def require_whole(made: Fingerprint, option: str) -> None:
         raise AudioError("undecodable", f"{detail} with {option}", made.duration)
 
 
-def _opened(candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Source]]:
+def _opened(candidates: Iterable[Candidate], read: Read) -> Iterator[tuple[Candidate, Source]]:
     """Candidates with where their bytes are; those in an archive are read in passing."""
     for archive, some in groupby(candidates, key=lambda it: it.archive):
         if archive is None:
             yield from ((it, OnDisk(it.path)) for it in some)
             continue
         wanted = {it.member: it for it in some}
-        for member in members(archive):
+        for member in members(archive, read):
             if member.source is not None and member.index in wanted:
                 yield wanted[member.index], member.source
 
