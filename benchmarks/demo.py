@@ -40,6 +40,7 @@ from benchmarks.degrade import (
 )
 from service.datasets.extensions import AUDIO_EXTENSIONS
 from service.presentation.formatting import chance, change, clock, table
+from service.query.answer import Match
 
 OUTPUT = Path("demo-output")
 SECONDS = (5.0, 8.0)  # of a clip
@@ -49,7 +50,7 @@ OWN_CLIPS = 3  # of the user's files
 QUIET = 0.003  # root mean square re full scale; too little to ask about
 MOST_TOLD = 5  # files of the user's that could not be read
 TRIES = 20  # places in a user's file looked at for one that is not quiet
-UNCHANGED = change(1.0, 0.0)
+UNCHANGED = "none"
 UNKNOWN = "Fingers and Wire"  # is not put into the library
 
 
@@ -189,7 +190,7 @@ def judge(clip: Clip, answer: dict[str, Any]) -> Verdict:
     begin = chosen["reference_start"] - chosen["tempo"] * chosen["query_start"]
     right = Path(chosen["source"]).name == name and (clip.own or abs(begin - clip.offset) <= NEAR)
     said = chosen["title"] or Path(chosen["source"]).name
-    altered = change(chosen["tempo"], chosen["pitch_semitones"])
+    altered = change(Match.model_validate(chosen))
     if altered != UNCHANGED:
         said += f", {altered}"
     if chosen["tier"] != "match":

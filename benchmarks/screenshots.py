@@ -48,11 +48,10 @@ def server(library: Path) -> Iterator[str]:
 def keys(library: Path) -> str:
     """Make keys, as an operator would; an admin's, to be used."""
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        _, admin = writer.add_key("Archive", "admin", None)
-        writer.add_key("Blue Label", "ingest", end_of(date(2099, 12, 31)))
-        gone, _ = writer.add_key("A platform on trial", "query", None)
-        writer.revoke_key(gone.id)
+    _, admin = opened.add_key("Archive", "admin", None)
+    opened.add_key("Blue Label", "ingest", end_of(date(2099, 12, 31)))
+    gone, _ = opened.add_key("A platform on trial", "query", None)
+    opened.revoke_key(gone.id)
     opened.close()
     return admin
 

@@ -44,8 +44,9 @@ def backup(library: Library, target: Path, url: sql.URL = BESIDE) -> int:
         with tempfile.TemporaryDirectory(
             prefix=f"{target.name}.partial-", dir=target.parent, ignore_cleanup_errors=True
         ) as beside:
-            made = Path(beside, "library")  # for others to read, as that folder is not
-            (made / "segments").mkdir(parents=True)
+            made = Path(beside, "library")
+            for folder in (made, made / "segments"):
+                folder.mkdir(mode=0o700)
             revision = _made(library, made, url)
             made.rename(target)
         synchronise(target.absolute().parent)

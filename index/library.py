@@ -43,7 +43,7 @@ from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
 from index import audit_log as audit
 from index import catalogue, keys, segment
-from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
+from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database, private
 from index.errors import LibraryError, LibraryLocked, ShardLost
 from index.key import Key
 from index.placements import Places
@@ -375,6 +375,48 @@ class Library:
         with self.reading() as connection:
             return keys.recognise(connection, text)
 
+    def add_key(
+        self, owner: str, scope: str, expires_at: str | None, *, by: str | None = None
+    ) -> tuple[Key, str]:
+        """Make a key; with the text that is shown once. It does not wait for the writer.
+
+        by : id of the key that makes it, None for who sits at the machine
+
+        Raises ValueError for an owner or a scope that cannot be one.
+        """
+        with self._changing_keys() as connection:
+            now = catalogue.now()
+            key, text = keys.add(connection, owner, scope, expires_at, now)
+            details = {"key": key.id, "owner": key.owner, "scope": scope, "expires_at": expires_at}
+            audit.append(connection, [audit.Event("key", None, details)], now, by)
+        return key, text
+
+    def revoke_key(self, id: str, *, by: str | None = None) -> bool:
+        """Revoke a key; whether it was good until now. It does not wait for the writer.
+
+        Raises KeyError if there is no key of that id.
+        """
+        with self._changing_keys() as connection:
+            now = catalogue.now()
+            revoked = keys.revoke(connection, id, now)
+            if revoked:
+                audit.append(connection, [audit.Event("revoke", None, {"key": id})], now, by)
+        return revoked
+
+    @contextmanager
+    def _changing_keys(self) -> Iterator[sql.Connection]:
+        """A transaction for keys, which needs no writer: it touches neither recordings nor segments."""
+        try:
+            with (
+                self.database.engine.connect() as connection,
+                self.database.transaction(connection),
+            ):
+                yield connection
+                catalogue.next_revision(connection)
+        except (OSError, *DatabaseErrors) as error:
+            self.database.withdraw()
+            raise self.unwritable(error) from None
+
     def all_keys(self) -> list[Key]:
         """All keys that were ever made, the oldest first."""
         with self.reading() as connection:
@@ -594,7 +636,7 @@ def _require_bound(path: Path, id: str | None, catalogued: Database) -> None:
 
 def bind(path: Path, id: str) -> None:
     """Note in a folder which library its database must have."""
-    with (path / BOUND).open("w") as file:
+    with open(path / BOUND, "w", opener=private) as file:
         file.write(f"{id}\n")
     segment.synchronise(path / BOUND)
 
@@ -628,7 +670,10 @@ def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
     made = partial(catalogued.has, "properties")
     try:
         _require_own(path, catalogued)
-        (path / "segments").mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path, path / "segments"):  # nobody else's, also where it was there
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
         # who has made it may go on to write, with the same lock
         with catalogued.lock("write", PATIENCE, made) as connection, connection.begin():
             if made():
@@ -660,7 +705,7 @@ def _require_own(path: Path, catalogued: Database) -> None:
         own = {"segments", "merging", BOUND}
     else:
         files = (CATALOGUE + end for end in ("", "-journal", "-wal", "-shm"))
-        own = {"segments", "merging", "write.lock", "merge.lock", *files}
+        own = {"segments", "merging", "jobs", "write.lock", "merge.lock", *files}
     if path.exists() and not {it.name for it in path.iterdir()} <= own:
         raise LibraryError(
             f"{path}: this folder holds other things and no library; name an empty or a new one"

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
 from index import blocks
+from index.database import private
 from index.errors import LibraryError
 
 # Embeddings (583 h) from which on lists are divided: half a block for each of 16,384 lists is then 4 % of it.
@@ -247,7 +248,7 @@ def write_lists(path: Path, parts: Iterable[Taken], total: int, codec: Codec) ->
     lists = np.zeros(total, np.uint16)
     digest = hashlib.sha256()
     done = offset = 0
-    with path.open("xb") as file:
+    with open(path, "xb", opener=private) as file:
         for ids, codes in parts:
             if not len(ids):
                 continue
@@ -289,7 +290,7 @@ class Lists:
 def write_header(header: Path, lists: Lists, codec: Codec) -> Written:
     """Write the header of lists that lie beside it. Raises as `write`."""
     data = _header(lists, lists_of(header).name, codec)
-    with header.open("xb") as file:
+    with open(header, "xb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

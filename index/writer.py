@@ -12,12 +12,11 @@ import sqlalchemy as sql
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import audit_log as audit
-from index import catalogue, keys, segment
+from index import catalogue, segment
 from index.audit_log import Event
 from index.catalogue import Placement, SegmentRow
 from index.database import DatabaseErrors
 from index.errors import DatabaseAway, LibraryError, LibraryLocked
-from index.key import Key
 from index.recording import RIGHTS_RECORD, Metadata, Recording
 from index.segment import Codes, Lists
 
@@ -154,27 +153,6 @@ class Writer:
             self._changed.pop(id, None)
         self._events.append(Event("remove", id, {}))
 
-    def add_key(self, owner: str, scope: str, expires_at: str | None) -> tuple[Key, str]:
-        """Make a key, at once; with the text that is to be shown once.
-
-        Raises ValueError for an owner or a scope that cannot be one.
-        """
-        with self.transaction() as connection:
-            now = catalogue.now()
-            key, text = keys.add(connection, owner, scope, expires_at, now)
-            details = {"key": key.id, "owner": key.owner, "scope": scope, "expires_at": expires_at}
-            audit.append(connection, [Event("key", None, details)], now, self._by)
-        return key, text
-
-    def revoke_key(self, id: str) -> bool:
-        """Make a key worthless, at once; whether it was worth something. Raises KeyError if none."""
-        with self.transaction() as connection:
-            now = catalogue.now()
-            revoked = keys.revoke(connection, id, now)
-            if revoked:
-                audit.append(connection, [Event("revoke", None, {"key": id})], now, self._by)
-        return revoked
-
     def calibrate(self, calibration: Mapping[str, Any]) -> None:
         """State the chance of scores by a fit to the library itself: see `index.library_calibration`.
 
@@ -220,7 +198,7 @@ class Writer:
                 "what was committed before is safe, begin again"
             )
         try:
-            with self._connection.begin():
+            with self._library.database.transaction(self._connection):
                 yield self._connection
                 catalogue.next_revision(self._connection)
         except (OSError, *DatabaseErrors) as error:

@@ -14,14 +14,14 @@ class Server:
     """An application with its library loaded, spoken to without a network."""
 
     def __init__(self, **settings: Any) -> None:
-        if "library" in settings:
-            for jobs in ("scans", "ingests"):
-                settings.setdefault(jobs, settings["library"].parent / jobs)
         settings.setdefault("isolate", False)  # processes take seconds to start
         self._loaded = threading.Event()
         self._app = create_app(Settings(**settings), lambda result: self._loaded.set())
         self.client = TestClient(
-            self._app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False
+            self._app,
+            base_url="http://127.0.0.1:8000",
+            raise_server_exceptions=False,
+            client=("127.0.0.1", 50000),
         )
 
     def __enter__(self) -> TestClient:

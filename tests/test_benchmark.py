@@ -33,7 +33,7 @@ from benchmarks.plan import (
     hold_out,
     make_plan,
 )
-from benchmarks.run import Corpus, measure
+from benchmarks.run import Corpus, chosen, measure
 from benchmarks.truth import Place
 
 SECONDS = 20.0  # of each work
@@ -217,6 +217,11 @@ def test_the_truth_of_a_clip_begins_with_where_it_was_cut(material: Material, ma
 
 
 # --- peers -----------------------------------------------------------------------------------------------
+
+
+def test_no_run_is_without_the_peers_that_figures_stand_beside() -> None:
+    assert chosen(["earmark"]) == ["earmark", "chromaprint", "zvukodel"]
+    assert {"earmark", "chromaprint", "zvukodel"} < set(chosen([]))
 
 
 class Oracle:

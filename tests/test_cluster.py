@@ -329,7 +329,7 @@ def test_the_command_asks_the_cluster(nodes: Cluster, command: Earmark) -> None:
 def test_the_server_asks_the_cluster(nodes: Cluster, command: Earmark, tmp_path: Path) -> None:
     (alone,) = command.lines("query", "clip.wav")
     with (
-        command.server(tmp_path / "jobs", EARMARK_RAY=nodes.address) as address,
+        command.server(EARMARK_RAY=nodes.address) as address,
         (tmp_path / "clip.wav").open("rb") as file,
     ):
         answer = httpx.post(f"{address}/v1/query", files={"clip": file}, timeout=PATIENCE).json()

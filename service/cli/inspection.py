@@ -1,7 +1,7 @@
 """The commands that look into what others hold: scan a dataset, compare metadata."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,21 +252,30 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
 @main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)
 @click.argument("metadata", metavar="METADATA")
 @report_option
+@click.option(
+    "--encoding", metavar="NAME", help="Encoding of a text file that is neither UTF-8 nor UTF-16."
+)
 @json_option
 @library_option
-def reconcile(metadata: str, folder: str, as_json: bool) -> None:
+def reconcile(metadata: str, folder: str, encoding: str | None, as_json: bool) -> None:
     """Say which rows of metadata name works of the library: names alone, no sound.
 
     \b
     Example:
       earmark reconcile tracks.parquet --report named
 
-    METADATA is a Parquet, CSV, TSV, JSON-lines (.jsonl; these also .gz and .zst) or SQLite file with columns
-    for ISRC or title, and artist and duration, under any of their usual names. A row is compared by ISRC,
-    or else by title and artist, with a duration within 3 s where it has one; names are compared without
-    case, accents, punctuation, brackets, "feat." and "remastered". Each hit has a grade.
+    METADATA is a Parquet, CSV, TSV, JSON or JSON-lines (.jsonl) file (these also .gz and .zst), an SQLite
+    file, or a folder of SQLite files. It has columns for ISRC or title, and for artist and duration, under
+    any of their usual names, also nested (external_ids.isrc); SQLite's artists may be in a table of their
+    own (tracks, track_artists, artists). A row is compared by ISRC, or else by title and artist, with a
+    duration within 3 s where it has one; names are compared without case, accents, punctuation,
+    brackets, "feat." and "remastered". Each hit has a grade; the grade `near` is to be looked at.
 
-    DIR gets report.html, summary.json, and rows (.csv and .parquet).
+    Durations may be written 225, 3:45, 00:03:45, PT3M45S, 225 s or 225000 (milliseconds). Every row counts:
+    one that is odd, cannot be read or names nothing is in errors.csv by its line.
+
+    DIR gets report.html, summary.json, rows (.csv and .parquet) and errors.csv. Exit status 1: some rows
+    could not be read.
 
     \b
     JSON: the line of summary.json.
@@ -274,12 +283,35 @@ def reconcile(metadata: str, folder: str, as_json: bool) -> None:
     from service.scan.reconcile import reconcile as reconcile_metadata
 
     library = open_library(current_settings(), load_encoder())
-    summary = reconcile_metadata(library, Path(metadata), Path(folder))
+    summary = reconcile_metadata(library, Path(metadata), Path(folder), encoding=encoding)
+    failures = summary["unread_rows"] + bool(summary["damage"])
+    _tell_oddities(metadata, Path(folder) / "errors.csv", summary)
     if as_json:
         print_json(summary)
+        finish(failures)
         return
+    near = f", {summary['near_rows']} more nearly do" if summary["near_rows"] else ""
     click.echo(
         f"{summary['matched_rows']} of {summary['rows']} rows name one of "
-        f"{summary['recordings']} recordings"
+        f"{summary['recordings']} recordings{near}"
     )
     click.echo(Path(folder) / "report.html")
+    finish(failures)
+
+
+def _tell_oddities(metadata: str, errors: Path, summary: Mapping[str, Any]) -> None:
+    """Say what was not read, or not as it is written."""
+    if summary["damage"]:
+        complain(f"{metadata}: {summary['damage']}")
+    for name, what in (
+        ("unread_rows", "could not be read"),
+        ("unnamed_rows", "have neither a title nor an ISRC and were not compared"),
+        ("odd_rows", "have too many or too few cells and were compared all the same"),
+    ):
+        if summary[name]:
+            complain(f"{metadata}: {summary[name]} rows {what}: {errors}")
+    if lines := summary["rows_of_assumed_encoding"]:
+        complain(
+            f"{metadata}: {lines} lines are not UTF-8 and were read as Windows-1252; "
+            "if that is wrong, give --encoding"
+        )

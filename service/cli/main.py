@@ -26,6 +26,7 @@ from service.cli import (
 from service.cli.group import (
     EXIT_STATUSES,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -43,6 +44,7 @@ from service.cli.group import (
     progress,
     ray_option,
     stopping,
+    tell_of_table,
     wrong_per_million_option,
 )
 
@@ -112,15 +114,17 @@ def ingest(
     PATH is a file, a folder or an archive (.zip, .tar, .tar.gz, .tar.zst), which is read as a folder
     and not unpacked. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
-    changes nothing and is not decoded. Nothing is added without a rights basis: --rightsholder and
-    --rights, or those columns in every row of the metadata.
+    is not decoded; it gets what its row of the metadata says. Nothing is added without a rights
+    basis: --rightsholder and --rights, or those columns in every row of the metadata.
 
-    A CSV has a header. Its only required column is `file`, a path relative to the CSV or to a PATH,
-    or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
-    rightsholder, rights and licence_until are known. What it leaves open is taken from the files'
-    tags. Of a DDEX ERN 4 message (NewReleaseMessage, its name ends in .xml) the sound recordings'
-    ISRCs, titles, artists, labels, durations and files are read; a file that lasts much longer or
-    shorter than its message says is refused.
+    A CSV has a header, in any case, and commas, semicolons or tabs. Its only required column is `file`, a
+    path relative to the CSV or to a PATH, or a file's bare name; id, title, artist, isrc, iswc,
+    work, label, release_date, rightsholder, rights and licence_until are known, and usual other
+    names of these. A path of another machine (sftp://host/a.wav, C:\\in\\a.wav) means the file of
+    that name, if there is one. An ISRC that is none refuses its row. What the CSV leaves open is
+    taken from the files' tags. Of a DDEX ERN 3 or 4 message (NewReleaseMessage, its name ends
+    in .xml) the sound recordings' ISRCs, titles, artists, labels, durations and files are read; a
+    file that lasts much longer or shorter than its message says is refused.
 
     A file that states more than can be decoded, because it is cut off or has holes, is refused.
     --allow-damaged takes what there is, and notes in the record how many seconds are not
@@ -131,12 +135,13 @@ def ingest(
 
     \b
     JSON, a line per file:
-      {"file", "status": "added|unchanged|failed", "recording": id or null,
+      {"file", "status": "added|changed|unchanged|failed", "recording": id or null,
        "error": {"type", "detail"} or null, "duration": seconds or null, "notes": [...]}
     """
     from service.intake.ingest import failed, find_candidates, whole_only
     from service.intake.ingest import ingest as ingest_files
     from service.intake.metadata import MetadataError
+    from service.runtime.reading import Reader
 
     settings = current_settings()
     if private and owner is None and not job:
@@ -147,8 +152,7 @@ def ingest(
         raise click.UsageError(str(error)) from error
     given = {"rightsholder": rightsholder, "rights": rights}
     if table is not None:
-        for column in table.unknown_columns:
-            complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+        tell_of_table(table)
     for name, value in given.items():
         lacking = table.lacking(name) if table else [0]
         if not value and lacking:
@@ -163,7 +167,10 @@ def ingest(
     if licence_until:
         given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
-    candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
+    reader = click.get_current_context().with_resource(Reader())
+    candidates, failures, idle = find_candidates(
+        [Path(path) for path in paths], known, table, reader.read
+    )
     if idle and table and job:  # nobody sees a warning
         failures += [
             failed(table.path, "metadata", f"{table.where(row)}: {row.file} is none of the files")
@@ -174,7 +181,13 @@ def ingest(
             f"warning: {len(idle)} rows of {metadata_file} name none of the files, "
             f"the first is number {idle[0].number}: {idle[0].file}"
         )
-    counts = {"added": 0, "unchanged": 0, "failed": 0}
+    if guessed := [it for it in candidates if it.written]:
+        complain(
+            f"warning: {len(guessed)} rows of {metadata_file} were matched by the end of their path, "
+            f"the first: {guessed[0].written} is taken for {guessed[0].path}"
+        )
+    counts = {"added": 0, "changed": 0, "unchanged": 0, "failed": 0}
+    nameless: list[Candidate] = []
     encoder = load_encoder()
     library = open_library(settings, encoder, create=True)
     _tell_cost(library, candidates)
@@ -194,7 +207,9 @@ def ingest(
             stop=stop,
             owner=owner,
             private=private,
+            read=reader.read,
             on_read=lambda candidate: bar.update(candidate.size),
+            on_nameless=nameless.append,
         )
         for outcome in chain(failures, outcomes):
             counts[outcome.status] += 1
@@ -207,10 +222,16 @@ def ingest(
                     for note in outcome.notes:
                         complain(f"warning: {outcome.file}: {note}")
     if not as_json:
+        changed = f"{counts['changed']} changed, " if counts["changed"] else ""
         click.echo(
-            f"{counts['added']} added, {counts['unchanged']} already there, "
+            f"{counts['added']} added, {changed}{counts['unchanged']} already there, "
             f"{counts['failed']} failed"
         )
+        if nameless:
+            complain(
+                f"{len(nameless)} files have neither a title nor an artist, in their tags or in metadata, "
+                f"the first is {nameless[0].path}; give them with --metadata or `earmark change`"
+            )
     if signals:
         left = len(candidates) + len(failures) - sum(counts.values())
         complain(f"stopped: what was finished is committed, {left} files were not begun")
@@ -229,27 +250,25 @@ def _ways(
 ) -> "Iterator[tuple[Make, Callable[[], AbstractContextManager[Writer]]]]":
     """How sounds are fingerprinted and how the library is written.
 
-    A job of the server does the one in processes that may die of it, and shares the other.
+    A job of the server does the one in processes that may die of it. Each batch takes the writer's turn, so
+    that other writers get theirs in between.
     """
     from service.intake.ingest import made_here
     from service.runtime.decoding import Decoder
 
     limits = limits_of(settings)
+
+    def writing() -> "AbstractContextManager[Writer]":
+        return library.writer(key, -1, stop.is_set)
+
     if job:
         with closing(Decoder(settings, encoder, limits)) as decoder:
-            yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
+            yield decoder.of_source, writing
     else:
-        with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: _held(library, writer)
-
-
-@contextmanager
-def _held(library: "Library", writer: "Writer") -> "Iterator[Writer]":
-    """The one writer of an ingest; small segments are merged after each batch."""
-    from index.merging import merge_after
-
-    yield writer
-    merge_after(library, writer)
+        # what cannot be written need not be decoded
+        with library.writer(key, WRITE_WAIT):
+            pass
+        yield made_here(encoder, limits), writing
 
 
 def _metadata(path: Path) -> "MetadataTable":
@@ -516,7 +535,8 @@ def list_settings(as_json: bool) -> None:
     """List every setting: its name, its value here and now, its default, what it means.
 
     A setting comes from its flag, else from the environment (max_upload: EARMARK_MAX_UPLOAD), else
-    from earmark.toml in the current folder, else it has its default.
+    from the configuration file (--config, EARMARK_CONFIG, or earmark.toml in the user's configuration
+    folder), else it has its default. An earmark.toml in the current folder is ignored.
 
     \b
     Example:

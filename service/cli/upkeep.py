@@ -12,6 +12,7 @@ from service.cli.group import (
     EXIT_STATUSES,
     LIBRARY_UNUSABLE,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -24,6 +25,7 @@ from service.cli.group import (
     print_fields,
     print_json,
     progress,
+    tell_of_table,
 )
 
 if TYPE_CHECKING:
@@ -45,10 +47,10 @@ def change(metadata_file: str, as_json: bool) -> None:
     Example:
       earmark change renewed.csv
 
-    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the name of the file
-    that it was ingested from; the other columns are those of `earmark ingest`. A cell that is empty
-    leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
-    and the others still count.
+    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the path of the file
+    that it was ingested from or the end of that path; the other columns are those of `earmark
+    ingest`. A cell that is empty leaves what is there; one that holds only `-` empties it. A row
+    that cannot be used is told of, and the others still count.
 
     \b
     JSON, a line per row:
@@ -64,8 +66,7 @@ def change(metadata_file: str, as_json: bool) -> None:
         table = MetadataTable.load(Path(metadata_file), KEYS)
     except MetadataError as error:
         raise click.UsageError(str(error)) from error
-    for column in table.unknown_columns:
-        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    tell_of_table(table)
     counts = {"changed": 0, "unchanged": 0, "failed": 0}
     for outcome in change_recordings(library, table):
         counts[outcome.status] += 1
@@ -204,7 +205,7 @@ def remove(recording_ids: Sequence[str], yes: bool, as_json: bool) -> None:
             click.echo(f"{recording_id}  {name}", err=True)
         what = "this recording" if len(names) == 1 else f"these {len(names)} recordings"
         click.confirm(f"Remove {what}?", abort=True, err=True)
-    with library.writer() as writer:
+    with library.writer(wait=WRITE_WAIT) as writer:
         for recording_id in names:
             try:
                 writer.remove(recording_id)
@@ -336,14 +337,14 @@ def _refit(library: "Library", as_json: bool) -> None:
             fitted = refit(library, on_look=bar.update)
     except TooSmall as error:
         if list(_unusable_calibration(library)):
-            with library.writer() as writer:
+            with library.writer(wait=WRITE_WAIT) as writer:
                 writer.calibrate({})
         if as_json:
             print_json({"refitted": False, "reason": str(error)})
         else:
             click.echo(f"the calibration that comes with Earmark stays: {error}")
         return
-    with library.writer() as writer:
+    with library.writer(wait=WRITE_WAIT) as writer:
         writer.calibrate(fitted.entry())
     before = Calibration.of(library.encoder.id)
     size = library.info()["embeddings"]
@@ -516,8 +517,7 @@ def create_key(owner: str, scope: str, expires: str | None, as_json: bool) -> No
             raise click.UsageError(f"--expires {expires}: no date like 2027-12-31") from None
     library = open_library(current_settings(), load_encoder(), create=True)
     try:
-        with library.writer() as writer:
-            key, text = writer.add_key(owner, scope, expires_at)
+        key, text = library.add_key(owner, scope, expires_at)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
@@ -572,8 +572,7 @@ def revoke_key(key_id: str, as_json: bool) -> None:
     settings = current_settings()
     library = open_library(settings, load_encoder())
     try:
-        with library.writer() as writer:
-            revoked = writer.revoke_key(key_id)
+        revoked = library.revoke_key(key_id)
     except KeyError:
         complain(f"no key {key_id!r} in {settings.library}; `earmark keys list` shows them")
         sys.exit(SOME_FAILED)

@@ -115,7 +115,7 @@ class Journal:
                     f"{folder}: holds a scan already; go on with it (--resume) or name another folder"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            engine = sql.create_engine(f"sqlite:///{file}")
+            engine = sql.create_engine(sql.URL.create("sqlite", database=str(file)))
             _metadata.create_all(engine)
             journal = cls(engine)
             said = {"format": _FORMAT, **scan}

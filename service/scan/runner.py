@@ -17,15 +17,19 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from fingerprint.audio import SPARSEST
 from fingerprint.errors import AudioError
 from index.database import dial
+from service.datasets.limits import MOST_IN_MEMORY
 from service.datasets.location import Place
 from service.datasets.member import Member
-from service.datasets.source import MOST_IN_MEMORY, at_hand, identify
+from service.datasets.source import Zipped, at_hand, identify
+from service.datasets.url import Url
 from service.datasets.walk import members
 from service.evidence.bundle import SUFFIX
 from service.evidence.errors import EvidenceError
 from service.query.answer import ClipError
+from service.runtime.reading import Reader
 from service.runtime.workers import Bounds, WorkerDied, Workers
 from service.scan.journal import GO_ON, Journal, JournalUnwritable, Noted
 from service.scan.worker import Heard, Task, listen, set_up
@@ -62,17 +66,21 @@ def scan(
     Raises DatasetError, and JournalUnwritable where the journal or evidence cannot be written.
     """
     slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
-    bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
+    # readers of a catalogue in a file write beside it, too
+    evidence = (task.evidence.absolute().parent,) if task.evidence else ()
+    writable = (task.library.absolute(), *evidence)
+    longest = _LEAST_TIME + slowest * task.limits.max_seconds
+    bounds = Bounds(longest, _LEAST_TIME, slowest / SPARSEST, writable=writable)
     before = partial(dial, task.database)
     with (
         _workers(cluster)(jobs, bounds, set_up, task, before=before, at_hand=at_hand) as workers,
         ThreadPoolExecutor(jobs) as here,
+        Reader() as reader,
     ):
         work = _Work(journal, workers, on_done, 2 * jobs, _sealing(task, seal))
         try:
-            new = _not_done(members(dataset), journal, on_done)
-            readers = workers if cluster else here
-            for member, identity in _identified(new, readers, 2 * jobs, task):
+            new = _not_done(members(dataset, reader.read), journal, on_done)
+            for member, identity in _identified(new, workers, here, cluster, 2 * jobs, task):
                 work.begin(member, identity)
                 if stop.is_set():
                     break
@@ -117,7 +125,12 @@ Identity = tuple[str, int] | AudioError  # SHA-256 and bytes of a member, or why
 
 
 def _identified(
-    found: Iterator[Member], readers: "Workers | Nodes | ThreadPoolExecutor", ahead: int, task: Task
+    found: Iterator[Member],
+    workers: "Workers | Nodes",
+    here: ThreadPoolExecutor,
+    cluster: bool,
+    ahead: int,
+    task: Task,
 ) -> Iterator[tuple[Member, Identity | None]]:
     """Members with what their content is, in order; None where it is not read, as in probing."""
     waiting: deque[tuple[Member, Future[tuple[str, int]] | None]] = deque()
@@ -125,6 +138,9 @@ def _identified(
     for member in found:
         future = None
         if member.source is not None and not task.probe:
+            # what has to be unpacked for it is unpacked where it can do no harm
+            apart = isinstance(member.source, Zipped) and not isinstance(member.source.path, Url)
+            readers = workers if cluster or apart else here
             future = readers.submit(identify, member.source, member.name, task.limits)
         waiting.append((member, future))
         held += member.held

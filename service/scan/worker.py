@@ -30,6 +30,7 @@ from service.evidence.errors import EvidenceError
 from service.query.answer import ClipError, Match, match_of
 from service.query.chunks import joined
 from service.query.listening import Listening
+from service.runtime.warm import warm
 from service.scan.decoy import mirrored
 from service.scan.matched_segment import Segment
 
@@ -109,6 +110,9 @@ def set_up(task: Task) -> None:
     global _ears
     work_on(1)
     _ears = Ears(task)
+    warm(
+        _ears.encoder, _ears.library
+    )  # before the worker is confined: what is compiled later is not kept
 
 
 def listen(source: Source, name: str, sha256: str | None, ears: Ears | None = None) -> Heard:
