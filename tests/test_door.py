@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -289,12 +288,10 @@ def bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with zipfile.ZipFile(folder / "b.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for number in range(8):
             packed.writestr(f"{number}.wav", bytes(2**26))
-    value = np.zeros(2**20, np.uint8).tobytes()
-    sound = pa.DictionaryArray.from_arrays(
-        pa.array(np.zeros(1000, np.int32)), pa.array([value], pa.binary())
-    )
-    table = pa.table({"audio": sound})
-    pq.write_table(table, folder / "c.parquet", compression="zstd")
+    table = pa.table({"audio": pa.array(100 * [bytes(2**20)], pa.binary())})
+    with pq.ParquetWriter(folder / "c.parquet", table.schema, compression="zstd") as writer:
+        for _ in range(4):
+            writer.write_table(table)
     row = b"{}\n"
     (folder / "d.jsonl.zst").write_bytes(zstandard.compress(row * (2**29 // len(row)), 3))
     return {it.name: small(it) for it in folder.iterdir()}
