@@ -10,9 +10,11 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,14 +22,16 @@ import sqlalchemy as sql
 import zstandard
 from command import Earmark
 from conftest import BOTH
-from melodies import melody, write
+from melodies import SONGS, melody, write
 from patience import until
 from server import Server
+from webhdfs import serving
 
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from index.key import Key
 from index.library import Library
+from service.datasets.location import DatasetError, place
 from service.datasets.walk import members, read_container
 from service.jobs import job_table as jobs
 from service.jobs.scan_jobs import Scans
@@ -427,3 +431,47 @@ def test_settings_of_the_current_folder_are_ignored_with_a_warning(
     (home / "earmark").mkdir(parents=True)
     (home / "earmark" / "earmark.toml").write_text("port = 4711\n")
     assert load_settings().port == 4711
+
+
+# Web servers
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    """Sends whoever asks to another name of this machine, or into folders without end."""
+
+    def do_GET(self) -> None:
+        port = self.headers["Host"].partition(":")[2]
+        if self.path.startswith("/deep/"):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'<a href="down/">down/</a>')
+            return
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{port}/secret.wav")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_web_server_leads_nowhere_else_and_not_for_ever() -> None:
+    with serving(_Elsewhere) as address:
+        with pytest.raises(DatasetError, match=r"another server, localhost, .* not followed"):
+            list(members(place(f"http://{address}/song.wav")))
+        found = list(members(place(f"http://{address}/deep/")))
+        assert [it.problem is not None for it in found] == [True]
+        assert "folders deep" in str(found[0].problem)
+
+
+def test_metrics_have_an_address_of_their_own(earmark: Earmark) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (made,) = earmark.lines("keys", "create", "--owner", "Ada", "--scope", "query")
+    with earmark.server(EARMARK_METRICS_PORT=str(port)) as address:
+        assert httpx.get(f"{address}/metrics").status_code == 401
+        with_key = {"Authorization": f"Bearer {made['key']}"}
+        assert httpx.get(f"{address}/metrics", headers=with_key).status_code == 403
+        told = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert f"earmark_recordings {SONGS}.0" in told
