@@ -44,8 +44,10 @@ ENCODER = Encoder.load()
 TRACKS = 6
 SOME_SEGMENTS = 2_000_000  # bytes that not all segments of the library have room in
 
-# so that a dead node is known to be dead in a second or two
+# So that a dead node is known to be dead in a second or two, and shards are as quick as the rest of the tests
+# on a busy machine: Ray's workers are nice otherwise.
 HEALTH = {
+    "worker_niceness": 0,
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 300,
     "health_check_timeout_ms": 1000,
