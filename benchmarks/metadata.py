@@ -3,8 +3,8 @@
     python -m benchmarks.metadata --folder FOLDER [--rows 256000000] [--recordings 10000] [--form csv]
 
 Rows are made by DuckDB from their numbers: ISRCs, titles of three words of which the first are as unequally
-frequent as in real titles, artists, durations in milliseconds, written as Parquet, CSV or SQLite (tables of the
-release of 2025); the library's names are of the same words. One row in 100,000 is of a recording of the
+frequent as in real titles, artists, durations in milliseconds, written as Parquet, CSV or SQLite (tables of
+the release of 2025); the library's names are of the same words. One row in 100,000 is of a recording of the
 library, in turn: by its ISRC, with hyphens and in lower case; by its name in another spelling, 2 s longer; by
 another artist or 5 s longer, which has to be left out; under an ISRC of one other digit, which is a near
 miss. The time is given beside that of a plain count of the rows that have a title, an artist, an ISRC and a
