@@ -1,4 +1,4 @@
-"""Whatever people have is taken whole, or it is said what was not: damage, tracks, silence, folders, lists."""
+"""What people have is taken whole, or it is said what was not: damage, tracks, silence, folders, lists."""
 
 import gzip
 import io
@@ -50,7 +50,7 @@ def with_tracks(path: Path, *tracks: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("format", ["FLAC", "WAV", "AIFF", "MP3", "OGG"])
+@pytest.mark.parametrize("format", ["FLAC", "OGG"])
 def test_a_file_that_is_cut_off_is_refused_unless_it_is_allowed(
     earmark: Earmark, tmp_path: Path, format: str
 ) -> None:
@@ -251,8 +251,6 @@ def test_what_is_beyond_a_limit_names_the_setting(tmp_path: Path, seconds: bool)
         "info",
         "verify",
         "compact",
-        "log",
-        "doctor",
         "query a.wav",
         "ingest a.wav --rights owned",
     ],
