@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,11 @@ def test_evidence_is_of_the_track_that_it_is_about(earmark: Earmark, tmp_path: P
     music = melody(1)[start : start + 6 * RATE]
     path = with_tracks(tmp_path / "film.mkv", melody(98, 6.0), music)
     earmark("query", path, "--evidence", tmp_path / "evidence")
-    (file,) = (tmp_path / "evidence").glob("*.json")
-    assert json.loads(file.read_text())["match"]["track"] == 2
-    assert all(it["holds"] is not False for it in earmark.lines("verify-evidence", file))
+    (bundle,) = (tmp_path / "evidence").glob("*.zip")
+    with zipfile.ZipFile(bundle) as archive:
+        assert json.loads(archive.read("evidence.json"))["match"]["track"] == 2
+    checks = earmark.lines("verify-evidence", bundle, "--clip", path)
+    assert {it["what"]: it["holds"] for it in checks}["clip"] is True
 
 
 def test_a_fingerprint_has_all_tracks_of_its_file(encoder: Encoder, tmp_path: Path) -> None:
