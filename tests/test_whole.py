@@ -26,9 +26,12 @@ from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, f
 from index.ladder import excerpts
 from service.command import main
 from service.datasets.extensions import is_sound
+from service.datasets.location import DatasetError
 from service.datasets.walk import members
+from service.intake.ingest import find_candidates
 from service.query.answer import Answer
 
+RIGHTS_GIVEN = {"rightsholder": "Me", "rights": "owned"}
 RIGHTS = ("--rightsholder", "Me", "--rights", "owned")
 
 
@@ -215,9 +218,19 @@ def test_what_stands_for_a_sound_is_called_that(tmp_path: Path, content: str, sa
         open_audio(tmp_path / "song.flac")
     assert caught.value.type == "undecodable"
     if said != "a web page":
-        for name in ("set.tar", "set.zip", "set.parquet"):
-            (member,) = members(tmp_path / name)
-            assert said in str(member.problem)
+        problems = {it.file: str(it.problem) for it in members(tmp_path) if it.problem is not None}
+        assert list(problems) == ["set.parquet", "set.tar", "set.zip"]
+        assert all(said in problem for problem in problems.values())
+        with pytest.raises(DatasetError, match=said):
+            list(members(tmp_path / "set.tar"))
+
+
+def test_an_archive_that_was_not_fetched_fails_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "set.tar").write_text(LFS)
+    song = write(tmp_path / "song.wav", melody(1, 1.0))
+    found, failures, _ = find_candidates([tmp_path / "set.tar", song], RIGHTS_GIVEN)
+    assert [it.path for it in found] == [song]
+    assert ["Git LFS" in it.error["detail"] for it in failures if it.error] == [True]
 
 
 def test_playlists_and_lists_of_paths_are_manifests(tmp_path: Path) -> None:
