@@ -382,7 +382,7 @@ def _match(
     change = Change(1.0, 1.0, 1.0, 0.0, 0.0, 0.0) if same_file else found.change
     elsewhere = [] if same_file else repeats(found, first_step, last_step, question)
 
-    tested = calibration.tested if found.hypotheses == 1 else None
+    tested = calibration.tested if found.hypotheses == 1 else calibration.tested_altered
     ratio = calibration.likelihood_ratio if found.hypotheses == 1 else None
     if judgement.shared is not None or judgement.other_version:
         ratio = None  # the question is no longer whether it is chance
