@@ -61,7 +61,12 @@ class EarmarkGroup(click.Group):
             ctx.exit(INTERRUPTED)
         except Exception as error:
             from fingerprint.errors import EarmarkError
+            from service.runtime.extras import missing_extra
 
+            missing = missing_extra(error, f"`earmark {ctx.invoked_subcommand}`")
+            if missing is not None:
+                complain(str(missing))
+                ctx.exit(WRONG_USAGE)
             if not isinstance(error, EarmarkError):
                 raise
             complain(str(error))

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fingerprint.fingerprint import Fingerprint
     from index.library import Library
     from index.writer import Writer
+    from service.evidence.bundle import Writer as EvidenceWriter
     from service.intake.ingest import Candidate, Make
     from service.intake.metadata import MetadataTable
     from service.query.answer import Answer, Match
@@ -362,7 +363,6 @@ def query(
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import Writer
     from service.evidence.errors import EvidenceError
     from service.query.clips import Asked, answers
     from service.runtime.ray_library import open_searched
@@ -372,10 +372,12 @@ def query(
     library = open_searched(settings, encoder)
     named, failures = _clips(clips)
 
-    writer: Writer | None = None
+    writer: EvidenceWriter | None = None
     if references and evidence is None:
         raise click.UsageError("--reference goes with --evidence DIR")
     if evidence is not None:
+        from service.evidence.bundle import Writer
+
         try:
             writer = Writer(library, Path(evidence), settings, complain)
             for name in references:
