@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.calibrate import background_of, enter, fingerprint_of, library_of, works_of
+from benchmarks.calibrate import NOTED, background_of, enter, fingerprint_of, library_of, works_of
 from benchmarks.damage import Background, Signal, degrade
 from benchmarks.journal import Journal
 from fingerprint.audio import SAMPLE_RATE
@@ -46,7 +46,6 @@ from index.tail_fit import peaks
 LENGTHS = (2.0, 5.0, 10.0)  # s
 DAMAGES = ("none", "drawn", "0 dB")
 NOTHING = 100.0  # E-value of a clip that finds nothing
-NOTED = 1.0  # largest E-value of unrelated clips that the table keeps
 AT_ONCE = 50  # clips noted together
 FARTHEST = (-2.0, 30.0)  # of -log10 E, as the fit sees it
 COMMAND = "python -m benchmarks.likelihood_ratio --clips {clips}"
