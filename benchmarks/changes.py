@@ -9,12 +9,14 @@ ladder of hypotheses. Counted are, for answers that name the clip's work as a ma
 which a change is said; changed clips of whose tempo and pitch the interval holds the truth, and how wide
 the intervals are.
 
-Clips and answers are kept in FOLDER, so that a run that was stopped goes on from there.
+With --laid nothing is searched: clips are laid where they were cut from, under the rung and slope of the
+ladder that are nearest. Clips are kept in FOLDER, so that a run that was stopped goes on from there.
 """
 
 import argparse
 import contextlib
 import io
+import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,16 +46,21 @@ from benchmarks.degrade import (
 from benchmarks.scoring import share
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
-from fingerprint.fingerprint import QUERY_EVERY, Fingerprint, fingerprint
+from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, fingerprint
+from fingerprint.hypotheses import LADDER, UNALTERED, Hypothesis
+from index.align import align_near
+from index.ladder import SLOPES
 from index.query_context import Question
-from index.search import Match, search
-from index.significance import REVIEW, Calibration
+from index.refine import refined
+from index.search import search
+from index.significance import MATCH, REVIEW, Calibration
 from index.snapshot import Snapshot
 
 LENGTHS = (2.0, 3.0, 5.0, 8.0)  # s
 DAMAGES = ("noise", "mp3", "telephone", "room")
 MOST_TEMPO = 1.2  # ratio
 MOST_PITCH = 3.0  # semitones
+LIBRARY = 345_600  # embeddings of 48 h
 DRAWS = 5  # places looked at, up to the first that is…
 AUDIBLE = 1e-4  # …of this mean power (-40 dB re full scale)
 
@@ -144,10 +151,12 @@ def audible(item: corpora.Item, seconds: float, rng: Generator) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Told:
-    """What was said of a clip: the best match, if it names the clip's work."""
+    """What was said of a clip."""
 
     clip: Clip
-    match: Match
+    changed: bool
+    tempo: tuple[float, float]  # ends of the interval
+    pitch: tuple[float, float]
 
 
 def ask(asked: Iterable[Clip], split: str) -> Iterator[Told]:
@@ -161,8 +170,46 @@ def ask(asked: Iterable[Clip], split: str) -> Iterator[Told]:
             continue
         matches = search(Question(clip.made, snapshot, encoder), calibration, REVIEW)
         best = matches[0] if matches else None
-        if best and names[int(best.recording)] == clip.work and best.tier == "match":
-            yield Told(clip, best)
+        if not best or names[int(best.recording)] != clip.work or best.tier != "match":
+            continue
+        ends = best.tempo_low, best.tempo_high, best.pitch_low, best.pitch_high
+        low, high, below, above = (math.nan if end is None else end for end in ends)
+        yield Told(clip, best.changed, (low, high), (below, above))
+
+
+def lay(asked: Iterable[Clip], split: str) -> Iterator[Told]:
+    """Lay clips where they were cut from, under the nearest rung and slope that a search would come from.
+
+    Told are those whose alignment there has the E-value of a match in a library of LIBRARY embeddings.
+    """
+    encoder = Encoder.load()
+    calibration = Calibration.of(encoder.id)
+    codes = dict(zip(*library_of(encoder, split), strict=True))
+    for clip in asked:
+        if clip.made is None or clip.work not in codes:
+            continue
+        question = Question(clip.made, Snapshot.of([codes[clip.work]], encoder.codec), encoder)
+        near = min(
+            (Hypothesis(rung.tempo * slope, rung.pitch) for rung in LADDER for slope in SLOPES),
+            key=lambda it: abs(math.log(it.tempo / clip.tempo)) + abs(it.pitch - clip.pitch),
+        )
+        view = question.view(near if clip.changed else UNALTERED, 0.0, clip.made.duration)
+        middle = clip.made.duration / 2
+        reference = clip.start + middle * clip.tempo - clip.made.reach
+        step = encoder.step * REFERENCE_EVERY
+        offset = REFERENCE_EVERY * reference / step - (middle - view.start) / view.step
+        found = next(align_near(question, view, 0, round(offset)), None)
+        hypotheses = 1 + len(LADDER) if clip.changed else 1
+        size = len(clip.made.embeddings), LIBRARY
+        if found is None or calibration.e_value(found.score, *size, hypotheses) > MATCH:
+            continue
+        change = refined(found, question).change
+        if change is not None:
+            tempo, pitch = (
+                (change.tempo_low, change.tempo_high),
+                (change.pitch_low, change.pitch_high),
+            )
+            yield Told(clip, change.changed, tempo, pitch)
 
 
 def report(told: Sequence[Told]) -> Iterator[str]:
@@ -179,35 +226,18 @@ def report(told: Sequence[Told]) -> Iterator[str]:
             if not some:
                 continue
             n = len(some)
-            said = sum(it.match.changed for it in some)
-            tempo = sum(
-                _held(it.clip.tempo, it.match.tempo_low, it.match.tempo_high) for it in some
+            said = sum(it.changed for it in some)
+            tempo = sum(it.tempo[0] <= it.clip.tempo <= it.tempo[1] for it in some)
+            pitch = sum(it.pitch[0] <= it.clip.pitch <= it.pitch[1] for it in some)
+            widths = (
+                np.median([it.tempo[1] / it.tempo[0] - 1 for it in some]),
+                np.median([it.pitch[1] - it.pitch[0] for it in some]),
             )
-            pitch = sum(
-                _held(it.clip.pitch, it.match.pitch_low, it.match.pitch_high) for it in some
-            )
-            wide = [
-                (
-                    it.match.tempo_high / it.match.tempo_low - 1,
-                    it.match.pitch_high - it.match.pitch_low,
-                )
-                for it in some
-                if None not in (it.match.tempo_high, it.match.tempo_low)
-                and it.match.pitch_high is not None
-                and it.match.pitch_low is not None
-                and it.match.tempo_low
-                and it.match.tempo_high
-            ]
-            widths = np.median(np.array(wide), axis=0)
             of = "changed" if changed else "unchanged"
             yield (
                 f"| {of} | {seconds or 'all'} | {n} | {_share(said, n)} | {_share(tempo, n)} | "
                 f"{_share(pitch, n)} | {widths[0]:.2%} | {widths[1]:.2f} semitones |"
             )
-
-
-def _held(truth: float, low: float | None, high: float | None) -> bool:
-    return low is not None and high is not None and low <= truth <= high
 
 
 def _share(count: int, n: int) -> str:
@@ -223,13 +253,16 @@ def main() -> None:
     parser.add_argument("--unchanged", type=int, default=480)
     parser.add_argument("--changed", type=int, default=480)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--laid", action="store_true", help="lay clips at their place, no search")
     args = parser.parse_args()
     if not corpora.items(args.split):
         parser.error(f"no music: python -m benchmarks.corpora fetch --split {args.split}")
     told = [
         it
         for count, changed in ((args.unchanged, False), (args.changed, True))
-        for it in ask(clips(args.split, count, changed, args.seed, args.folder), args.split)
+        for it in (lay if args.laid else ask)(
+            clips(args.split, count, changed, args.seed, args.folder), args.split
+        )
     ]
     print("\n".join(report(told)))
 

@@ -1,10 +1,11 @@
-"""Freely licensed real music, speech, noise and impulse responses, by Debian package.
+"""Freely licensed real music, speech, noise and impulse responses, by package.
 
     python -m benchmarks.corpora fetch [--split train|tune|report|smoke] [--package NAME ...]
     python -m benchmarks.corpora list [--split ...] [--kind ...]
 
-Packages are downloaded with the machine's own `apt-get download` and unpacked; nothing is installed and
-no root is needed. They are kept outside the repository, in `${EARMARK_CACHE:-~/.cache/earmark}`:
+Packages are Debian's, of the machine's suite or another one, or public git repositories at a commit (see
+`sources`); nothing is installed and no root is needed. They are kept outside this repository, in
+`${EARMARK_CACHE:-~/.cache/earmark}`:
 
     packages/<package>/<path as in the catalogue>   audio files only, packs opened (see `carve`)
     packages/<package>/_copyright, _version         `_version` is written last: it marks a whole package
@@ -40,21 +41,15 @@ from tqdm import tqdm
 
 from benchmarks.carve import collect
 from benchmarks.render import LONGEST, render
-from fingerprint.errors import EarmarkError
+from benchmarks.sources import DATA, CorpusError, Source, clone, download_from_suite, run, sources
 
 SPLITS = ("train", "tune", "report", "smoke")
 MUSIC = ("music", "rendered-module", "rendered-midi")
 KINDS = (*MUSIC, "noise", "speech", "impulse-response")
 SHORTEST_WORK = 30.0  # s; shorter pieces of music are jingles
 
-DATA = Path(__file__).parent / "data"
-DOWNLOAD_TIMEOUT = 3600  # s for one package; the largest has 860 MB
 SCORES_PACKAGE = "pypi-music21"  # scores that come as a Python package, turned into MIDI files here
 SCORES_REQUIREMENT = "music21==10.5.1"
-
-
-class CorpusError(EarmarkError):
-    """A corpus cannot be fetched or used."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +193,8 @@ def fetch(what: str | Iterable[str], *, workers: int = 2) -> Fetched:
     names = packages(what) if isinstance(what, str) else tuple(what)
     result = Fetched(present=[name for name in names if _complete(name)])
     wanted = [name for name in names if name not in set(result.present)]
-    if any(name != SCORES_PACKAGE for name in wanted):
+    debian = [name for name in wanted if name != SCORES_PACKAGE and not _in_git(name)]
+    if debian and len(debian) == len(wanted):
         _require_apt()
     packages_folder().mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
@@ -215,8 +211,16 @@ def fetch(what: str | Iterable[str], *, workers: int = 2) -> Fetched:
     return result
 
 
+def _in_git(package: str) -> bool:
+    return package in sources() and sources()[package].kind == "git"
+
+
 def _complete(package: str) -> bool:
-    return (packages_folder() / package / "_version").is_file()
+    """Whether it is there; of a repository, at the commit that is wanted now."""
+    version = packages_folder() / package / "_version"
+    if not version.is_file():
+        return False
+    return not _in_git(package) or version.read_text().strip() == sources()[package].revision
 
 
 def _require_apt() -> None:
@@ -226,7 +230,7 @@ def _require_apt() -> None:
                 f"{program} was not found: the corpora are Debian packages, so fetch them on Debian or "
                 "Ubuntu, or point EARMARK_CACHE at a folder that holds them"
             )
-    targets = _run(["apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages"])
+    targets = run(["apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages"])
     if not any(Path(line).is_file() for line in targets.splitlines()):
         raise CorpusError(
             "this machine has no Debian package lists: run 'sudo apt-get update' first"
@@ -241,6 +245,8 @@ def _fetch_package(package: str) -> None:
         collected.mkdir()
         if package == SCORES_PACKAGE:
             version = _collect_scores(collected)
+        elif _in_git(package):
+            version = _collect_git(sources()[package], Path(folder), collected)
         else:
             version = _collect_debian(package, Path(folder), collected)
         (collected / "_version").write_text(version + "\n")
@@ -250,43 +256,51 @@ def _fetch_package(package: str) -> None:
         os.replace(collected, final)
 
 
+def _collect_git(source: Source, folder: Path, collected: Path) -> str:
+    """Fills `collected` with the audio of a repository; returns the commit."""
+    tree = folder / "tree"
+    tree.mkdir()
+    clone(source, tree)
+    _collect(tree, collected)
+    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING", "README.md"):
+        if (tree / name).is_file():
+            shutil.copyfile(tree / name, collected / "_copyright")
+            break
+    return source.revision
+
+
+def _collect(tree: Path, collected: Path) -> None:
+    """As `carve.collect`; a file that cannot be read is an error."""
+    if problems := collect(tree, collected):
+        raise CorpusError(f"{len(problems)} damaged, first {problems[0]}")
+
+
 def _collect_debian(package: str, folder: Path, collected: Path) -> str:
     """Fills `collected` with a Debian package's audio; returns the package's version."""
     tree = folder / "tree"
-    # As root, apt would hand the download to a user of its own who may not write here.
-    _run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder)
-    archive = next(folder.glob("*.deb"))
-    _run(["dpkg-deb", "-x", str(archive), str(tree)])
+    if package in sources():
+        archive = download_from_suite(sources()[package], folder, cache_folder() / "suites")
+    else:
+        _require_apt()
+        archive = _download(package, folder)
+    run(["dpkg-deb", "-x", str(archive), str(tree)])
     collect(tree, collected)
     copyright_file = tree / "usr/share/doc" / package / "copyright"
     if copyright_file.is_file():
         shutil.copyfile(copyright_file, collected / "_copyright")
-    return _run(["dpkg-deb", "-f", str(archive), "Version"]).strip()
+    return run(["dpkg-deb", "-f", str(archive), "Version"]).strip()
 
 
-def _run(command: list[str], cwd: Path | None = None, **environment: str) -> str:
-    """Standard output of a command; `CorpusError` with its last line of complaint if it fails."""
+def _download(package: str, folder: Path) -> Path:
+    """A package of the machine's own suite, in `folder`."""
+    # As root, apt would hand the download to a user of its own who may not write here.
     try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=DOWNLOAD_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CorpusError(f"{command[0]} did not finish within {DOWNLOAD_TIMEOUT} s") from None
-    if done.returncode:
-        complaint = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        hint = (
-            " (are the package lists old? run 'sudo apt-get update')" if "apt" in command[0] else ""
-        )
-        raise CorpusError(complaint.removeprefix("E: ") + hint)
-    return done.stdout
+        run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder)
+    except CorpusError as error:
+        raise CorpusError(
+            f"{error} (are the package lists old? run 'sudo apt-get update')"
+        ) from None
+    return next(folder.glob("*.deb"))
 
 
 # Run in an interpreter of its own, so that music21 need not be installed beside Earmark.
@@ -313,10 +327,13 @@ def _collect_scores(collected: Path) -> str:
     members = [item.member for item in catalogue() if item.package == SCORES_PACKAGE]
     with tempfile.TemporaryDirectory(dir=collected.parent) as library:
         # fmt: off
-        _run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
               "--target", library, SCORES_REQUIREMENT])
         # fmt: on
-        _run([sys.executable, "-c", _WRITE_SCORES, str(collected), *members], PYTHONPATH=library)
+        run(
+            [sys.executable, "-P", "-c", _WRITE_SCORES, str(collected), *members],
+            PYTHONPATH=library,
+        )
         shutil.copyfile(Path(library, "music21/corpus/license.txt"), collected / "_copyright")
     return SCORES_REQUIREMENT.partition("==")[2]
 

@@ -39,6 +39,7 @@ SNR_BAND = 4_000.0  # Hz; upper limit of the power that a ratio compares
 LONGEST_SOURCE = 60.0  # s read of a noise or speech file
 BABBLE_VOICES = 6
 STRETCH_TIMEOUT = 120  # s
+EARLY = 0.05  # s after the direct sound that count as part of it: C50 of ISO 3382-1
 
 
 class DegradeError(EarmarkError):
@@ -125,9 +126,10 @@ class Noise(_KeepsTime):
     snr: float  # dB
 
     def apply(self, clip: Samples, rng: Generator, sources: Sources, trace: Trace) -> Samples:
-        return add_at_ratio(clip, self._signal(len(clip), rng, sources), self.snr)
+        return add_at_ratio(clip, self.sound(len(clip), rng, sources), self.snr)
 
-    def _signal(self, length: int, rng: Generator, sources: Sources) -> Samples:
+    def sound(self, length: int, rng: Generator, sources: Sources) -> Samples:
+        """(length, 1) of it, at any level."""
         if self.kind == "white":
             return rng.standard_normal((length, 1), np.float32)
         if self.kind == "pink":
@@ -188,11 +190,45 @@ class RealRoom(_KeepsTime):
     """A measured impulse response, from its direct sound on; mono."""
 
     def apply(self, clip: Samples, rng: Generator, sources: Sources, trace: Trace) -> Samples:
-        chosen = sources.impulse_responses[
-            _pick(sources.impulse_responses, "impulse responses", rng)
-        ]
-        response = _read(chosen)[:, 0]
-        return convolve(_mono(clip), response[int(np.argmax(np.abs(response))) :])
+        return convolve(_mono(clip), _response(sources, rng))
+
+
+@dataclass(frozen=True)
+class AcrossRoom(_KeepsTime):
+    """Music across a measured room in which people talk or something is going on; mono.
+
+    Coherent is what arrives within `EARLY` of the direct sound, as in the clarity index C50 (ISO 3382-1);
+    the rest is the room's tail and the babble or ambience, which is heard from another place of the
+    rooms, each with half of the power. The level of the early part is that of a microphone as near or as
+    far as the ratio needs.
+    """
+
+    coherent: float  # dB, the early part over all the rest
+
+    def apply(self, clip: Samples, rng: Generator, sources: Sources, trace: Trace) -> Samples:
+        early, late = _parted(_response(sources, rng))
+        music = convolve(_mono(clip), early)
+        tail = fftconvolve(_mono(clip), late[:, None], axes=0)[: len(clip)].astype(np.float32)
+        kind = "babble" if rng.random() < 0.5 else "ambience"
+        other = Noise(kind, 0.0).sound(len(clip), rng, sources)
+        other = convolve(_mono(other), _response(sources, rng))
+        half = self.coherent + 10 * np.log10(2)
+        return music + at_ratio(music, tail, half) + at_ratio(music, other, half)
+
+
+def _response(sources: Sources, rng: Generator) -> Samples:
+    """(n,) one of the measured responses, from its direct sound on."""
+    paths = sources.impulse_responses
+    response = _read(paths[_pick(paths, "impulse responses", rng)])[:, 0]
+    return response[int(np.argmax(np.abs(response))) :]
+
+
+def _parted(response: Samples) -> tuple[Samples, Samples]:
+    """A response (n,) up to `EARLY`, and the rest, which is never empty."""
+    first = int(EARLY * RATE)
+    late = np.pad(response, (0, max(0, first + 1 - len(response))))
+    late[:first] = 0.0
+    return response[:first], late
 
 
 @dataclass(frozen=True)
@@ -471,8 +507,13 @@ def to_rate(samples: Samples, rate: int) -> Samples:
 
 def add_at_ratio(signal: Samples, other: Samples, ratio: float) -> Samples:
     """signal (n, channels) + other (n, 1), the latter scaled to lie `ratio` dB below the former."""
+    return signal + at_ratio(signal, other, ratio)
+
+
+def at_ratio(signal: Samples, other: Samples, ratio: float) -> Samples:
+    """other, scaled to lie `ratio` dB below signal."""
     scale = np.sqrt(band_power(signal) / max(band_power(other), 1e-12)) * 10 ** (-ratio / 20)
-    return signal + np.float32(scale) * other
+    return np.float32(scale) * other
 
 
 def band_power(samples: Samples) -> float:
@@ -647,6 +688,19 @@ for _severity, _phone in _PHONES.items():
         f"phone in a room: RT60 {_phone.rt60[0]} to {_phone.rt60[1]} s, ambience at {_phone.snr:.0f} dB, "
         f"{_phone.band[0]:.0f} to {_phone.band[1]:.0f} Hz, automatic gain, {_phone.codec}",
         functools.partial(_phone_in_a_room, severity=_severity),
+    )
+
+COHERENT = (0, -6, -9, -12, -15)  # dB
+for _ratio in COHERENT:
+    _cell(
+        f"across{_ratio:+d}dB",
+        "across",
+        f"across a measured room, babble or ambience in it, early sound {_ratio} dB over tail and noise; "
+        "200 to 4,000 Hz, automatic gain, opus-32",
+        AcrossRoom(_ratio),
+        BandPass(200.0, 4_000.0),
+        AUTOMATIC_GAIN,
+        Coded("opus-32"),
     )
 
 _cell("tilt-up", "tone", "spectrum tilted by 3 dB per octave", Tilt(3.0))

@@ -62,12 +62,18 @@ class Outcome:
     margin: float
 
 
-def made_clips(works: Sequence[tuple[str, Signal]], clips: int, seed: int) -> list[Clip]:
+def made_clips(
+    works: Sequence[tuple[str, Signal]],
+    clips: int,
+    seed: int,
+    cells: Sequence[str] = CELLS,
+    lengths: Sequence[float] = LENGTHS,
+) -> list[Clip]:
     """`clips` clips of each cell and length."""
     sources = Sources.from_corpora("tune")
     made = []
-    for cell in CELLS:
-        for length in LENGTHS:
+    for cell in cells:
+        for length in lengths:
             for number in tqdm(range(clips), f"{cell} {length:g} s", disable=None, leave=False):
                 rng = rng_for(seed, cell, f"{length:g} s", number)
                 work = int(rng.integers(len(works)))
@@ -91,7 +97,7 @@ def outcomes(encoder: Encoder, library: Sequence[Matrix], clips: Sequence[Clip])
             found.append(Outcome(False, 0.0))
             continue
         best = np.empty(len(library), np.float32)
-        _best_sums(query @ stored.T, bounds, REFERENCE_EVERY, best)
+        best_sums(query @ stored.T, bounds, REFERENCE_EVERY, best)
         wrong = np.delete(best, clip.work)
         margin = (best[clip.work] - wrong.max()) / wrong.std()
         found.append(Outcome(bool(margin > 0), float(margin)))
@@ -99,7 +105,7 @@ def outcomes(encoder: Encoder, library: Sequence[Matrix], clips: Sequence[Clip])
 
 
 @njit(cache=True, nogil=True)
-def _best_sums(similarity, bounds, every, best):
+def best_sums(similarity, bounds, every, best):
     """best[w] = the largest sum of similarities along an offset of work w."""
     steps = len(similarity)
     for work in range(len(best)):

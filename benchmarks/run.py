@@ -51,6 +51,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 SPEED_TIMEOUT = 3600  # s
 # Of each kind of sound that is mixed into clips, in seconds.
 SHORTEST_SOURCE = {"noise": 4.0, "speech": 1.5, "impulse-response": 0.0}
+# Asked in every run, so that no figure of Earmark's stands beside a peer's of another day.
+ALWAYS = ("chromaprint", "zvukodel")
 PACKAGES = ("numpy", "faiss-cpu", "numba", "av", "soundfile", "soxr", "scipy")
 
 
@@ -176,6 +178,11 @@ def measure(
         if run.problem:
             _say(f"{name}: {run.problem}")
     return results
+
+
+def chosen(peers: Sequence[str]) -> list[str]:
+    """These peers and those of `ALWAYS`, in the order of reports; all if none is named."""
+    return [name for name in PEERS if not peers or name in peers or name in ALWAYS]
 
 
 def measure_speed(size: Size, out: Path, results: dict[str, Any]) -> None:
@@ -310,7 +317,11 @@ def _day(folder: Path) -> str:
 @click.option("--size", type=click.Choice(sorted(SIZES)), default="sample", show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Of works, clips and damage.")
 @click.option(
-    "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)), help="Default: all."
+    "--peer",
+    "peers",
+    multiple=True,
+    type=click.Choice(list(PEERS)),
+    help=f"Default: all; {' and '.join(ALWAYS)} are always asked.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Default: results/<date>-<encoder>.")
 @click.option("--workdir", type=click.Path(path_type=Path), help="Default: in the cache.")
@@ -335,7 +346,7 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / "lock", blocking=False):
             target = out or RESULTS / f"{_day(folder)}-{Encoder.load().id}"
-            results = measure(plan, corpus, folder, target, peers or tuple(PEERS), workers)
+            results = measure(plan, corpus, folder, target, chosen(peers), workers)
             results["date"] = _day(folder)
             _say("speed of Earmark's stages beside decoding alone")
             measure_speed(SIZES[size], target, results)

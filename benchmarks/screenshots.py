@@ -24,13 +24,22 @@ from index.key import end_of
 from index.library import Library
 
 WIDTH, HEIGHT = 860, 640
-START = "from service.command import main; main(prog_name='earmark')"
 
 
 @contextmanager
 def server(library: Path) -> Iterator[str]:
     """Where a server of a library is."""
-    command = [sys.executable, "-c", START, "--library", str(library), "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "earmark",
+        "--library",
+        str(library),
+        "serve",
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(command, cwd=library, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     address = ""

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from fingerprint.decoders import READ_BYTES, Decoder, decoder_of
 from fingerprint.errors import AudioError, reason_of
 from fingerprint.part import Part, as_file, layout
+from fingerprint.pointers import pointer
 
 SAMPLE_RATE = 8000  # Hz: the highest band ends below 4 kHz
 
@@ -43,16 +44,10 @@ RESAMPLING_QUALITY = "MQ"
 TOLERANCE = 0.25
 # Bytes a second of the sparsest sound there is. A header that states more of it in so few bytes is false or
 # the file is cut off: how long it is, decoding will show.
-_SPARSEST = 100
+SPARSEST = 100
 
 _SPOOL_BYTES = 64 << 20  # bytes of a pipe kept in memory before they go to a temporary file
 
-# How files begin that stand for others which were not fetched, and what fetches these.
-_POINTERS = {
-    b"version https://git-lfs.github.com/spec/": "is a Git LFS pointer, not the sound itself; fetch it with "
-    "`git lfs pull`",
-    b"/annex/objects/": "is a git-annex pointer, not the sound itself; fetch it with `git annex get`",
-}
 _WEB_PAGE = (b"<!doctype html", b"<html")
 
 
@@ -135,9 +130,8 @@ def _require_content(file: BinaryIO, size: int, name: str) -> None:
         raise AudioError("undecodable", f"{name}: the file is empty; copy or download it again")
     file.seek(0)
     head = file.read(256)
-    for begins, what in _POINTERS.items():
-        if head.startswith(begins):
-            raise AudioError("undecodable", f"{name}: {what}")
+    if what := pointer(head):
+        raise AudioError("undecodable", f"{name}: {what}")
     if head.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith(_WEB_PAGE):
         what = "is a web page, not a sound file; download it again"
         raise AudioError("undecodable", f"{name}: {what}")
@@ -193,7 +187,7 @@ class AudioStream:
         self.tags = self._decoder.tags
         self.tracks, self.track = self._decoder.tracks, self._decoder.track
         self._stated = self._decoder.stated
-        if self._stated > limits.max_seconds and self._stated * _SPARSEST < size:
+        if self._stated > limits.max_seconds and self._stated * SPARSEST < size:
             raise limits.too_long(name)
         self._resources = resources.pop_all()
 
@@ -333,13 +327,12 @@ class AudioStream:
     def _judge(self, decoded: float, stated: float, lost: float, problem: Exception | None) -> None:
         """Say what was not heard of so many seconds that are stated."""
         torn = self._layout.torn
+        broken = bool(torn) or self._decoder.torn
         self.undecoded = lost if lost > TOLERANCE else 0.0
-        if torn:
+        if broken:
             present = max(self._layout.parts[-1][1] - torn, 1)
             self.undecoded = max(lost, 0.01, decoded * torn / present)
-            self.damage = (
-                f"it breaks off within a page: {self.undecoded:.2f} s at the least are missing"
-            )
+            self.damage = f"it breaks off: {self.undecoded:.2f} s at the least are missing"
         elif self.undecoded:
             reason = f" ({reason_of(problem)})" if problem else ""
             share = f"{self.undecoded:,.1f} s of {stated:,.1f} s"

@@ -98,9 +98,9 @@ class Fingerprint:
                 return made
         raise KeyError(track)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write an `.emk` file."""
-        path.write_bytes(self.to_bytes())
+        Path(path).write_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """An `.emk` file's content: embeddings as signed bytes, levels, the rest as JSON metadata."""

@@ -1,7 +1,8 @@
 """Tags of a sound file under the contract's names."""
 
-import re
 from collections.abc import Mapping
+
+from fingerprint.isrc import isrcs_in
 
 # Names that containers use for a tag, best first, in lower case.
 _NAMES = {
@@ -20,7 +21,6 @@ _NAMES = {
         "tyer",
     ),
 }
-_ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}")  # ISO 3901, without its optional hyphens
 _LONGEST = 1000  # characters
 
 
@@ -34,8 +34,7 @@ def tags_of(*sources: Mapping[str, str]) -> dict[str, str]:
         value = next((found[name] for name in names if name in found), None)
         if tag == "isrc" and value is not None:
             # WAV has a chunk of this name that means "source".
-            code = _ISRC.fullmatch(value.upper().replace("-", "").replace(" ", ""))
-            value = code.group() if code else None
+            value = next(iter(isrcs_in(value)), None)
         if value is not None:
             tags[tag] = value
     return tags

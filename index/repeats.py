@@ -63,4 +63,4 @@ def _along(
     total = np.zeros(max(0, starts))
     for i in range(len(at)):
         total += pairs[i, i : i + starts]
-    return total / max(1, np.count_nonzero(held))
+    return total / max(1, int(np.count_nonzero(held)))

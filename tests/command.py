@@ -27,8 +27,7 @@ class Earmark:
 
     def command(self, *arguments: object) -> list[str]:
         """The words to start it with."""
-        start = "from service.command import main; main(prog_name='earmark')"
-        return [sys.executable, "-c", start, *map(str, arguments)]
+        return [sys.executable, "-P", "-m", "earmark", *map(str, arguments)]
 
     def __call__(
         self,

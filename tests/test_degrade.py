@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_the_registry_has_every_cell_that_the_benchmark_promises() -> None:
     severities = [f"{k}-{s}" for k in ("phone", "chain") for s in ("easy", "medium", "hard")]
     assert {*noises, *codecs_, *severities} < set(DEGRADATIONS)
     assert {d.family for d in DEGRADATIONS.values()} == {
-        *("clean", "codec", "telephone", "noise", "room", "phone", "tone"),
+        *("clean", "codec", "telephone", "noise", "room", "phone", "across", "tone"),
         *("speed", "tempo", "pitch", "mix", "edit", "chain"),
     }
 
@@ -278,6 +279,37 @@ def test_a_missing_stretcher_is_one_clear_line(
     rng = rng_for(1)
     with pytest.raises(degrade.DegradeError, match="rubberband-cli"):
         degrade.degrade(clip, RATE, DEGRADATIONS["pitch+1"].draw(rng), rng, NO_SOURCES)
+
+
+# --- across a room ---
+
+
+@pytest.mark.parametrize("ratio", degrade.COHERENT)
+def test_what_is_coherent_across_a_room_lies_so_far_over_the_rest(
+    ratio: int, clip: Samples, sources: Sources
+) -> None:
+    def heard(at: float) -> Samples:
+        return degrade.AcrossRoom(at).apply(clip, rng_for(3), sources, degrade.Trace())
+
+    early = heard(200.0)
+    response = sf.read(sources.impulse_responses[0], dtype="float32")[0]
+    response = response[np.argmax(np.abs(response)) :][: round(0.05 * RATE)]
+    expected = fftconvolve(clip.mean(axis=1), response)[: len(clip)]
+    assert np.corrcoef(early[:, 0], expected)[0, 1] > 0.999
+    rest = heard(float(ratio)) - early
+    measured = 10 * np.log10(degrade.band_power(early) / degrade.band_power(rest))
+    assert measured == pytest.approx(ratio, abs=1.0)
+
+
+def test_a_response_without_a_tail_leaves_music_and_what_is_going_on(
+    tmp_path: Path, clip: Samples, sources: Sources
+) -> None:
+    click = np.zeros(RATE // 50, np.float32)
+    click[0] = 1.0
+    sf.write(tmp_path / "click.wav", click, RATE, subtype="FLOAT")
+    dry = replace(sources, impulse_responses=(tmp_path / "click.wav",))
+    heard = degrade.AcrossRoom(0.0).apply(clip, rng_for(1), dry, degrade.Trace())
+    assert heard.shape == (len(clip), 1) and np.isfinite(heard).all()
 
 
 # --- files ---

@@ -113,7 +113,7 @@ def test_the_recordings_of_an_archive_are_added_and_what_is_broken_is_told(
     assert broken["file"] == "album.zip/broken.flac"
     assert broken["error"]["type"] == "undecodable"
     assert str(library.parent) not in broken["error"]["detail"]
-    assert sources(client) == ["71.flac", "72.flac", *OLD]
+    assert sources(client) == ["72.flac", "album/71.flac", *OLD]
     (first,) = client.get("/v1/recordings", params={"q": "First"}).json()["recordings"]
     assert (first["isrc"], first["rightsholder"]) == ("DEA120000071", "Red Label")
     assert [it["id"] for it in client.get("/v1/ingests").json()["ingests"]] == [asked["id"]]
@@ -122,7 +122,7 @@ def test_the_recordings_of_an_archive_are_added_and_what_is_broken_is_told(
     )  # nothing is kept
     assert client.delete(f"/v1/ingests/{asked['id']}").status_code == 204
     assert client.get(f"/v1/ingests/{asked['id']}").status_code == 404
-    assert sources(client) == ["71.flac", "72.flac", *OLD]
+    assert sources(client) == ["72.flac", "album/71.flac", *OLD]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_ingests_are_finished_by_the_next_server(library: Path, archive: bytes) 
         assert [it["state"] for it in entries] == ["done", "done"], entries
         assert [it["done"] for it in entries] == [4, 4]
         assert sum(it["added"] for it in entries) == 2
-        assert sources(client) == ["71.flac", "72.flac", *OLD]
+        assert sources(client) == ["72.flac", "album/71.flac", *OLD]
 
 
 @BOTH
@@ -300,4 +300,4 @@ def test_an_ingest_goes_on_when_the_server_is_killed(
         entry = ended(client, id)
         assert entry["state"] == "done", entry
         assert (entry["done"], entry["failed"]) == (4, 1)
-        assert sources(client) == ["71.flac", "72.flac", *OLD]
+        assert sources(client) == ["72.flac", "album/71.flac", *OLD]

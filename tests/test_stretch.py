@@ -120,6 +120,8 @@ def test_a_work_that_goes_on_in_the_next_stretches_is_one_segment_with_evidence_
         checks = verify(file, Means(Encoder.load(), clip=tmp_path / "long.flac"))
         held = {check.what: check.holds for check in checks}
         assert {held[what] for what in ("recording", "score", "answer", "clip")} == {True}
+        (clip,) = (check for check in checks if check.what == "clip")
+        assert "100% of its moments" in clip.detail
         assert held["signature"] is False  # a worker does not have the key
     left = {file.stem for file in task.evidence.iterdir()}  # and nothing that nobody names
     assert left == {Path(it.evidence or "").stem for it in (first, second)}

@@ -2,8 +2,12 @@
 
 Sounds are torch tensors [shape=(segments, samples)] on any device, and so are the draws (`Chance`), so
 that a batch can be made again where it was made. Levels are in dB, times in seconds. Rooms are those of
-the corpus or exponentially decaying noise; background is the corpus's ambience, speech and other music,
-or shaped noise. What Earmark is calibrated on is damaged alike, without torch (`benchmarks.damage`).
+the corpus, simulated ones (`fingerprint.training.rooms`) or exponentially decaying noise; background is the
+corpus's ambience, speech and other music, or shaped noise.
+
+A share of the copies (`ACROSS`) is taken up across a room by a phone: a far source, others in the same room,
+then the device. The others are milder, and damaged as what Earmark is calibrated on (`benchmarks.damage`,
+without torch).
 """
 
 import math
@@ -18,6 +22,9 @@ from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE
 from fingerprint.training.picture import resampled
 
 ROOM = SAMPLE_RATE  # samples of the longest impulse response
+ACROSS = 0.45  # share of copies that are taken up across a room
+MEASURED = 0.6  # share of rooms that are of the corpus or simulated
+DIRECT = 20  # samples, 2.5 ms: what of a response is direct sound
 
 
 class Chance:
@@ -55,6 +62,10 @@ class Chance:
         return torch.multinomial(weights, n, replacement=again, generator=self._generator)
 
 
+# Share, lowest ratio in dB of the music over it, and as many rows of it as are asked for.
+Sources = tuple[tuple[float, float, Callable[[int], Tensor]], ...]
+
+
 @dataclass(frozen=True)
 class Background:
     """Where other sound comes from: each draws (rows, samples) of its kind, at any level."""
@@ -62,7 +73,7 @@ class Background:
     music: Callable[[Chance, int, int], Tensor]
     ambience: Callable[[Chance, int, int], Tensor]
     speech: Callable[[Chance, int, int], Tensor]
-    rooms: Tensor  # impulse responses [shape=(rooms, ROOM)] that begin at their direct sound
+    rooms: Tensor  # measured or simulated responses [shape=(n, ROOM)], from their direct sound on
 
 
 def shaped_noise(chance: Chance, rows: int, n: int) -> Tensor:
@@ -97,7 +108,7 @@ def rooms(chance: Chance, rows: int, real: Tensor) -> Tensor:
     height = height * (torch.arange(most, device=chance.device) < chance.below(6, rows, 1))
     response = response.scatter_add(1, reflections, height)
     response[:, 0] = direct[:, 0]
-    taken = chance.rows(0.25 if len(real) else 0.0, rows)
+    taken = chance.rows(MEASURED if len(real) else 0.0, rows)
     response[taken] = real[chance.below(len(real), len(taken))]
     return response
 
@@ -130,18 +141,19 @@ def at_speed(x: Tensor, n: int) -> Tensor:
 def toned(chance: Chance, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Recordings x and their copies y [shape=(rows, n)], half of them with another tone, alike in both."""
     n = x.shape[1]
-    gain = _tone(chance, len(x), _octaves(n // 2 + 1, chance.device))
-    gain = 10 ** (gain * (chance.uniform(0, 1, len(x), 1) < 0.5) / 20)
-    x, y = (torch.fft.irfft(torch.fft.rfft(sound) * gain, n) for sound in (x, y))
+    hit = chance.rows(0.5, len(x))
+    if len(hit):
+        gain = 10 ** (_tone(chance, len(hit), _octaves(n // 2 + 1, chance.device)) / 20)
+        for sound in (x, y):
+            sound[hit] = torch.fft.irfft(torch.fft.rfft(sound[hit]) * gain, n)
     return x, y
 
 
 def with_other_music(
     chance: Chance, x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Recordings x and their copies y [shape=(rows, n)], a third of them with other music in both."""
-    share = 10 ** (-chance.uniform(0, 12, len(x), 1) / 20)
-    share = share * (chance.uniform(0, 1, len(x), 1) < 1 / 3) * level(x) / level(other_x)
+    """Recordings x and their copies y [shape=(rows, n)], with other music in both, 0 to 12 dB quieter."""
+    share = 10 ** (-chance.uniform(0, 12, len(x), 1) / 20) * level(x) / level(other_x)
     return x + share * other_x, y + share * other_y
 
 
@@ -188,21 +200,110 @@ def _clipped(chance: Chance, x: Tensor) -> Tensor:
 
 def degrade(chance: Chance, x: Tensor, background: Background) -> Tensor:
     """Copies of segments x [shape=(rows, n)] as a microphone, a codec or an editor left them."""
+    across = chance.uniform(0, 1, len(x)) < ACROSS
+    y = torch.empty_like(x)
+    for which, damage in ((across, _across_room), (~across, _milder)):
+        if which.any():
+            y[which] = damage(chance, x[which], background)
+    return y
+
+
+def _across_room(chance: Chance, x: Tensor, background: Background) -> Tensor:
+    """Far away in a room where people talk or something is going on, by a phone's microphone.
+
+    Direct sound 15 dB under the reverberation to 6 over it; what else is in the room -12 to 12 dB under the
+    music as it arrives.
+    """
+    rows, n = x.shape
+    x = _in_rooms(x, at_distance(chance, rooms(chance, rows, background.rooms)))
     x = x / level(x)
-    changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...] = (
-        (0.5, lambda x: _in_rooms(x, rooms(chance, len(x), background.rooms))),
-        (0.6, lambda x: _equalised(chance, x)),
-        (0.85, lambda x: _mixed(chance, x, background)),
-        (0.25, lambda x: _automatic_gain(chance, x)),
-        (0.15, lambda x: _clipped(chance, x)),
-        # the microphone's or telephone's own response, noise included
-        (0.25, lambda x: _equalised(chance, x)),
+    sources: Sources = (
+        (0.35, -12, lambda count: _babble(chance, count, n, background)),
+        (0.3, -12, lambda count: background.ambience(chance, count, n)),
+        (0.15, -12, lambda count: shaped_noise(chance, count, n)),
+        (0.15, -12, lambda count: background.speech(chance, count, n)),
+        (0.05, -3, lambda count: background.music(chance, count, n)),
     )
+
+    def elsewhere(sound: Tensor) -> Tensor:
+        return _in_rooms(sound, rooms(chance, len(sound), background.rooms))
+
+    x = _over(chance, x, sources, 12, elsewhere)
+    x = _device(chance, x)
+    return x * (0.1 / level(x))
+
+
+def at_distance(chance: Chance, responses: Tensor) -> Tensor:
+    """Responses [shape=(rows, ROOM)] whose direct sound lies -15 to 6 dB over what follows."""
+    direct, rest = responses[:, :DIRECT], responses[:, DIRECT:]
+    ratio = chance.uniform(-15, 6, len(responses), 1)
+    gain = rest.norm(dim=1, keepdim=True) / (direct.norm(dim=1, keepdim=True) + 1e-9)
+    # a response without reverberation stays as it is
+    gain = torch.where(gain > 1e-3, gain * 10 ** (ratio / 20), torch.ones_like(gain))
+    return torch.cat([direct * gain, rest], dim=1)
+
+
+def _device(chance: Chance, x: Tensor) -> Tensor:
+    """A phone: its band, then with luck automatic gain, a gate and clipping."""
+    rows, n = x.shape
+    octave = _octaves(n // 2 + 1, chance.device)
+    gain = _tone(chance, rows, octave)
+    low = chance.uniform(12, 24, rows, 1) * (chance.uniform(0, 1, rows, 1) < 0.7)
+    gain = gain + low * (octave - torch.log2(chance.uniform(0.15, 0.7, rows, 1))).clamp_max(0)
+    high = chance.uniform(12, 48, rows, 1) * (chance.uniform(0, 1, rows, 1) < 0.5)
+    gain = gain - high * (octave - torch.log2(chance.uniform(2, 4, rows, 1))).clamp_min(0)
+    x = torch.fft.irfft(torch.fft.rfft(x) * 10 ** (gain.clamp_min(-60) / 20), n)
+    return _some(
+        chance,
+        x,
+        (
+            (0.6, lambda x: _automatic_gain(chance, x)),
+            (0.15, lambda x: _gated(chance, x)),
+            (0.15, lambda x: _clipped(chance, x)),
+        ),
+    )
+
+
+def _gated(chance: Chance, x: Tensor) -> Tensor:
+    """A noise gate: the quietest 10 to 50 % of stretches of 20 ms are 6 to 30 dB quieter."""
+    step = 160
+    rows, n = x.shape
+    power = x[:, : n // step * step].unflatten(1, (-1, step)).square().mean(2)
+    place = (chance.uniform(0.1, 0.5, rows, 1) * power.shape[1]).long()
+    least = power.sort(1).values.gather(1, place)
+    quieter = 10 ** (-chance.uniform(6, 30, rows, 1) / 20)
+    gain = torch.where(power < least, quieter, torch.ones_like(power))
+    return x * torch.nn.functional.interpolate(gain[:, None], size=n, mode="linear")[:, 0]
+
+
+def _milder(chance: Chance, x: Tensor, background: Background) -> Tensor:
+    """What happens to most copies: each of several changes with its own probability."""
+    x = x / level(x)
+    x = _some(
+        chance,
+        x,
+        (
+            (0.5, lambda x: _in_rooms(x, rooms(chance, len(x), background.rooms))),
+            (0.6, lambda x: _equalised(chance, x)),
+            (0.85, lambda x: _mixed(chance, x, background)),
+            (0.25, lambda x: _automatic_gain(chance, x)),
+            (0.15, lambda x: _clipped(chance, x)),
+            # the microphone's or telephone's own response, noise included
+            (0.25, lambda x: _equalised(chance, x)),
+        ),
+    )
+    return x * (0.1 / level(x))
+
+
+def _some(
+    chance: Chance, x: Tensor, changes: tuple[tuple[float, Callable[[Tensor], Tensor]], ...]
+) -> Tensor:
+    """Rows x after changes, each of which befalls a row with its probability."""
     for probability, change in changes:
         hit = chance.rows(probability, len(x))
         if len(hit):
             x[hit] = change(x[hit])
-    return x * (0.1 / level(x))
+    return x
 
 
 def _in_rooms(x: Tensor, responses: Tensor) -> Tensor:
@@ -220,24 +321,36 @@ def _mixed(chance: Chance, x: Tensor, background: Background) -> Tensor:
     """Other sound on top, at -8 to 15 dB, other music at -3 to 15; at times hiss, too."""
     rows, n = x.shape
     x = x / level(x)
-    sources: tuple[tuple[float, float, Callable[[int], Tensor]], ...] = (
+    sources: Sources = (
         (0.3, -8, lambda count: shaped_noise(chance, count, n)),
         (0.2, -8, lambda count: background.ambience(chance, count, n)),
         (0.2, -8, lambda count: _babble(chance, count, n, background)),
         (0.15, -8, lambda count: background.speech(chance, count, n)),
         (0.15, -3, lambda count: background.music(chance, count, n)),
     )
-    kinds = chance.pick(torch.tensor([share for share, *_ in sources], device=x.device), rows)
-    for kind, (_, least, source) in enumerate(sources):
-        hit = torch.nonzero(kinds == kind)[:, 0]
-        if len(hit):
-            other = source(len(hit))
-            ratio = chance.uniform(least, 15, len(hit), 1)
-            x[hit] += other * 10 ** (-ratio / 20) / level(other)
+    x = _over(chance, x, sources, 15)
     hit = chance.rows(0.2, rows)
     if len(hit):
         hiss = shaped_noise(chance, len(hit), n)
         x[hit] += hiss * 10 ** (-chance.uniform(0, 25, len(hit), 1) / 20) / level(hiss)
+    return x
+
+
+def _over(
+    chance: Chance,
+    x: Tensor,
+    sources: Sources,
+    most: float,
+    heard: Callable[[Tensor], Tensor] = lambda sound: sound,
+) -> Tensor:
+    """Rows x of level 1 with one of the sources each, at most `most` dB quieter, as it is `heard`."""
+    kinds = chance.pick(torch.tensor([share for share, *_ in sources], device=x.device), len(x))
+    for kind, (_, least, source) in enumerate(sources):
+        hit = torch.nonzero(kinds == kind)[:, 0]
+        if len(hit):
+            other = heard(source(len(hit)))
+            ratio = chance.uniform(least, most, len(hit), 1)
+            x[hit] += other * 10 ** (-ratio / 20) / level(other)
     return x
 
 

@@ -27,19 +27,22 @@ from fingerprint.training.augment import (
     within,
 )
 from fingerprint.training.dataset import MUSIC, items
+from fingerprint.training.model import TrainingError
 from fingerprint.training.picture import band_levels, normalise, spectrogram
 
 SEGMENT = 6.0  # seconds that share one degradation
 # Samples of a work that are played in that time: a third of the segments as they are, the others slower or
 # faster, as recordings that the corpus lacks. Products of 2, 3 and 5, which transform quickly.
 SPANS = (*4 * (48_000,), 36_000, 40_000, 43_200, 45_000, 50_000, 54_000, 60_000, 64_800)
-WINDOWS = 6  # pairs drawn from one segment: each other's hard negatives
+WINDOWS = 10  # pairs drawn from one segment, half a second apart: each other's hard negatives
 # Correlation of clean pictures above which two moments count as the same music: repeats of rendered
 # loops lie above it, neighbouring moments of sustained chords mostly below.
 ALIKE = 0.9
 LARGEST_SHIFT = 0.05  # s, half a query step: how far a query's frame can lie beside the reference's
 COPIED = 0.4  # share of degraded segments that are taken from the lossy copies
 LONGEST_BACKGROUND = 30.0  # s taken of a sound of the background, that none is heard too often
+SIMULATED_ROOMS = "rooms.npy"  # of `fingerprint.training.rooms`, in the folder of samples
+MIXED = 1 / 3  # share of recordings that have other music in them
 CUT = 0.3  # share of windows that lie at an end of the clip, or at both
 UNKNOWN_EDGE = 15  # bands at most that are hidden from a window of its own
 
@@ -89,12 +92,20 @@ class Corpus:
                 works.append(work)
                 copy = path.with_suffix(".codec.npy")
                 copies.append(_as_long_as(work, np.load(copy, "r") if copy.exists() else work))
+        if not works:
+            raise TrainingError(
+                f"{manifest}: none of its music is in {folder}, decoded and {longest / SAMPLE_RATE:.0f} s "
+                "long: run python -m fingerprint.training.dataset first"
+            )
         self._music, self._copies = _Sounds(works, device), _Sounds(copies, device)
         # Longer works more often, but not in proportion: variety matters more than minutes.
         self._weight = self._music.lengths.float().sqrt()
         self._ambience = self._stream(kinds.get("noise", []))
         self._speech = self._stream(kinds.get("speech", []))
         rooms = [_from_direct_sound(np.load(path)) for path in kinds.get("impulse-response", [])]
+        simulated = folder / SIMULATED_ROOMS
+        if simulated.exists():
+            rooms += list(np.load(simulated).astype(np.float32))
         self.background = Background(
             music=self._any_music,
             ambience=lambda chance, rows, n: self._anywhere(chance, self._ambience, rows, n),
@@ -127,6 +138,11 @@ class Corpus:
         LARGEST_SHIFT beside its moment.
         """
         n = int(SEGMENT * SAMPLE_RATE)
+        if segments > len(self._weight):
+            raise TrainingError(
+                f"{segments} works in a batch are asked for, and {len(self._weight)} are there: "
+                "give fewer --segments"
+            )
         works = chance.pick(self._weight, segments, again=False)
         spans = torch.tensor(SPANS, device=self.device)
         spans = spans.repeat(-(-segments // len(spans)))[:segments]
@@ -150,7 +166,10 @@ class Corpus:
     def batch(self, chance: Chance, segments: int, frames: int) -> Batch:
         """segments × WINDOWS pairs of windows of `frames` frames, no work in more than one segment."""
         x, y = self._moments(chance, segments)
-        x, y = with_other_music(chance, x, y, *self._moments(chance, segments))
+        hit = chance.rows(MIXED, segments)
+        if len(hit):
+            others = self._moments(chance, len(hit))
+            x[hit], y[hit] = with_other_music(chance, x[hit], y[hit], *others)
         original = spectrogram(x)
         levels, known, inside, tempo = warp(
             chance, band_levels(degrade(chance, y, self.background))

@@ -1,18 +1,26 @@
 """The encoder as torch trains it. `fingerprint.encoder` runs the same layers without torch."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fingerprint.convolution import Layer
+from fingerprint.errors import EarmarkError, reason_of
 
 # (kernel and stride over time, kernel and stride over frequency) of the convolutions before the last; time
 # is not padded, frequency by one on both sides. The last one takes all bands that are left.
 CONVOLUTIONS = ((3, 2, 3, 2), (3, 2, 3, 2), (3, 1, 3, 2), (3, 1, 3, 2), (3, 1, 3, 2))
 LAST_BANDS = 3
+SAVED = ("model", "average", "optimiser", "step", "pairs", "shape", "folded")  # in a checkpoint
+
+
+class TrainingError(EarmarkError):
+    """Training cannot begin or go on."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,20 @@ def start_from(model: Encoder, layers: list[Layer]) -> None:
     model.hold_normalisation()
 
 
+def checkpoint_of(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """What training saved. Raises TrainingError if the file is damaged or something else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        return {key: state[key] for key in SAVED}
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{path}: not a whole checkpoint ({reason_of(error).splitlines()[0]}): put it aside to begin anew"
+        ) from None
+
+
 def mean_of(checkpoint: Path) -> tuple[Encoder, int]:
     """The model of a checkpoint's mean weights, and how many pairs it has seen."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = checkpoint_of(checkpoint)
     average = AveragedModel(Encoder(Shape(**state["shape"])))
     average.load_state_dict(state["average"])
     average.module.folded = state["folded"]

@@ -25,7 +25,8 @@ _WINDOW = torch.hann_window(FFT) / (FFT / 4)
 def band_levels(samples: Tensor) -> Tensor:
     """Levels in dB [shape=(rows, frames, BANDS)] of 8 kHz samples [shape=(rows, n)]."""
     frames = samples.unfold(1, FFT, HOP) * _WINDOW.to(samples.device)
-    power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+    spectrum = torch.fft.rfft(frames)
+    power = spectrum.real.square() + spectrum.imag.square()
     return 10 * torch.log10(10 ** (SILENCE / 10) + power @ _MATRIX.to(samples.device))
 
 

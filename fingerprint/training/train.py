@@ -18,6 +18,7 @@ to music, with moments of the same sound left out of the negatives.
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -28,9 +29,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fingerprint.cores import available_cores
 from fingerprint.encoder import Encoder as ShippedEncoder
+from fingerprint.errors import reason_of
 from fingerprint.training.augment import Chance
 from fingerprint.training.batches import Corpus
-from fingerprint.training.model import Encoder, Shape, mean_of, start_from
+from fingerprint.training.model import (
+    Encoder,
+    Shape,
+    TrainingError,
+    checkpoint_of,
+    mean_of,
+    start_from,
+)
 
 WARM_UP = 100  # steps over which the rate rises
 FORGET = 0.997  # of the mean of the weights, a step: it is that of the last few hundred
@@ -85,13 +94,19 @@ def train(args: argparse.Namespace) -> None:
             model.hold_normalisation()
     model.to(device, memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(FORGET), use_buffers=True)
+
+    def rise_and_fall(step: int) -> float:
+        fall = (args.steps - step) / args.cool_down if args.cool_down else 1.0
+        return min(1.0, (step + 1) / WARM_UP, fall)
+
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: min(1.0, (step + 1) / WARM_UP, (args.steps - step) / max(args.cool_down, 1)),
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rise_and_fall)
     if args.checkpoint.exists():
-        state = torch.load(args.checkpoint, map_location=device, weights_only=True)
+        state = checkpoint_of(args.checkpoint, device)
+        if state["shape"] != asdict(shape):
+            raise TrainingError(
+                f"{args.checkpoint}: of another shape than asked for: {state['shape']}"
+            )
         model.load_state_dict(state["model"])
         if state["folded"]:
             model.hold_normalisation()
@@ -99,6 +114,9 @@ def train(args: argparse.Namespace) -> None:
         optimiser.load_state_dict(state["optimiser"])
         step, pairs = state["step"], state["pairs"]
         schedule.last_epoch = step
+        # what was saved at the end of fewer steps is the rate of their end
+        for group in optimiser.param_groups:
+            group["lr"] = args.rate * rise_and_fall(step)
     # a CPU without instructions for bfloat16 emulates it, at twenty times the cost of float32
     half = device == "cuda" or _has_bfloat16()
     corpus = Corpus(args.manifest, args.samples, device)
@@ -182,7 +200,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores(), help="of torch")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    train(parser.parse_args())
+    args = parser.parse_args()
+    try:
+        train(args)
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
+    except torch.AcceleratorError as error:
+        sys.exit(
+            f"error: the GPU failed: {reason_of(error).splitlines()[0]}\n{args.checkpoint} keeps the last "
+            f"{args.save_every} steps but what came after: the same command goes on from there"
+        )
 
 
 if __name__ == "__main__":

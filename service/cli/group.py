@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fingerprint.encoder import Encoder
     from index.library import Library
     from index.recording import Recording
+    from service.intake.metadata import MetadataTable
     from service.query.answer import Match
     from service.runtime.settings import Settings
 
@@ -60,7 +61,12 @@ class EarmarkGroup(click.Group):
             ctx.exit(INTERRUPTED)
         except Exception as error:
             from fingerprint.errors import EarmarkError
+            from service.runtime.extras import missing_extra
 
+            missing = missing_extra(error, f"`earmark {ctx.invoked_subcommand}`")
+            if missing is not None:
+                complain(str(missing))
+                ctx.exit(WRONG_USAGE)
             if not isinstance(error, EarmarkError):
                 raise
             complain(str(error))
@@ -78,6 +84,16 @@ def _exit_status(error: Exception) -> int:
         return SOME_FAILED
     wrong = isinstance(error, SettingsError | DatasetError | JournalError)
     return WRONG_USAGE if wrong else LIBRARY_UNUSABLE
+
+
+def tell_of_table(table: "MetadataTable") -> None:
+    """Say what of a metadata table is not read, or not as it is written."""
+    for column in table.unknown_columns:
+        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    if table.assumed:
+        complain(
+            f"warning: {table.path}: {table.assumed} lines are not UTF-8 and were read as Windows-1252"
+        )
 
 
 def complain(message: str) -> None:

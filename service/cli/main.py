@@ -44,6 +44,7 @@ from service.cli.group import (
     progress,
     ray_option,
     stopping,
+    tell_of_table,
     wrong_per_million_option,
 )
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from fingerprint.fingerprint import Fingerprint
     from index.library import Library
     from index.writer import Writer
+    from service.evidence.bundle import Writer as EvidenceWriter
     from service.intake.ingest import Candidate, Make
     from service.intake.metadata import MetadataTable
     from service.query.answer import Answer, Match
@@ -113,15 +115,17 @@ def ingest(
     PATH is a file, a folder or an archive (.zip, .tar, .tar.gz, .tar.zst), which is read as a folder
     and not unpacked. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
-    changes nothing and is not decoded. Nothing is added without a rights basis: --rightsholder and
-    --rights, or those columns in every row of the metadata.
+    is not decoded; it gets what its row of the metadata says. Nothing is added without a rights
+    basis: --rightsholder and --rights, or those columns in every row of the metadata.
 
-    A CSV has a header. Its only required column is `file`, a path relative to the CSV or to a PATH,
-    or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
-    rightsholder, rights and licence_until are known. What it leaves open is taken from the files'
-    tags. Of a DDEX ERN 4 message (NewReleaseMessage, its name ends in .xml) the sound recordings'
-    ISRCs, titles, artists, labels, durations and files are read; a file that lasts much longer or
-    shorter than its message says is refused.
+    A CSV has a header, in any case, and commas, semicolons or tabs. Its only required column is `file`, a
+    path relative to the CSV or to a PATH, or a file's bare name; id, title, artist, isrc, iswc,
+    work, label, release_date, rightsholder, rights and licence_until are known, and usual other
+    names of these. A path of another machine (sftp://host/a.wav, C:\\in\\a.wav) means the file of
+    that name, if there is one. An ISRC that is none refuses its row. What the CSV leaves open is
+    taken from the files' tags. Of a DDEX ERN 3 or 4 message (NewReleaseMessage, its name ends
+    in .xml) the sound recordings' ISRCs, titles, artists, labels, durations and files are read; a
+    file that lasts much longer or shorter than its message says is refused.
 
     A file that states more than can be decoded, because it is cut off or has holes, is refused.
     --allow-damaged takes what there is, and notes in the record how many seconds are not
@@ -132,7 +136,7 @@ def ingest(
 
     \b
     JSON, a line per file:
-      {"file", "status": "added|unchanged|failed", "recording": id or null,
+      {"file", "status": "added|changed|unchanged|failed", "recording": id or null,
        "error": {"type", "detail"} or null, "duration": seconds or null, "notes": [...]}
     """
     from service.intake.ingest import failed, find_candidates, whole_only
@@ -149,8 +153,7 @@ def ingest(
         raise click.UsageError(str(error)) from error
     given = {"rightsholder": rightsholder, "rights": rights}
     if table is not None:
-        for column in table.unknown_columns:
-            complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+        tell_of_table(table)
     for name, value in given.items():
         lacking = table.lacking(name) if table else [0]
         if not value and lacking:
@@ -179,7 +182,13 @@ def ingest(
             f"warning: {len(idle)} rows of {metadata_file} name none of the files, "
             f"the first is number {idle[0].number}: {idle[0].file}"
         )
-    counts = {"added": 0, "unchanged": 0, "failed": 0}
+    if guessed := [it for it in candidates if it.written]:
+        complain(
+            f"warning: {len(guessed)} rows of {metadata_file} were matched by the end of their path, "
+            f"the first: {guessed[0].written} is taken for {guessed[0].path}"
+        )
+    counts = {"added": 0, "changed": 0, "unchanged": 0, "failed": 0}
+    nameless: list[Candidate] = []
     encoder = load_encoder()
     library = open_library(settings, encoder, create=True)
     _tell_cost(library, candidates)
@@ -201,6 +210,7 @@ def ingest(
             private=private,
             read=reader.read,
             on_read=lambda candidate: bar.update(candidate.size),
+            on_nameless=nameless.append,
         )
         for outcome in chain(failures, outcomes):
             counts[outcome.status] += 1
@@ -213,10 +223,16 @@ def ingest(
                     for note in outcome.notes:
                         complain(f"warning: {outcome.file}: {note}")
     if not as_json:
+        changed = f"{counts['changed']} changed, " if counts["changed"] else ""
         click.echo(
-            f"{counts['added']} added, {counts['unchanged']} already there, "
+            f"{counts['added']} added, {changed}{counts['unchanged']} already there, "
             f"{counts['failed']} failed"
         )
+        if nameless:
+            complain(
+                f"{len(nameless)} files have neither a title nor an artist, in their tags or in metadata, "
+                f"the first is {nameless[0].path}; give them with --metadata or `earmark change`"
+            )
     if signals:
         left = len(candidates) + len(failures) - sum(counts.values())
         complain(f"stopped: what was finished is committed, {left} files were not begun")
@@ -347,7 +363,6 @@ def query(
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import Writer
     from service.evidence.errors import EvidenceError
     from service.query.clips import Asked, answers
     from service.runtime.ray_library import open_searched
@@ -357,10 +372,12 @@ def query(
     library = open_searched(settings, encoder)
     named, failures = _clips(clips)
 
-    writer: Writer | None = None
+    writer: EvidenceWriter | None = None
     if references and evidence is None:
         raise click.UsageError("--reference goes with --evidence DIR")
     if evidence is not None:
+        from service.evidence.bundle import Writer
+
         try:
             writer = Writer(library, Path(evidence), settings, complain)
             for name in references:

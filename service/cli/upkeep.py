@@ -25,6 +25,7 @@ from service.cli.group import (
     print_fields,
     print_json,
     progress,
+    tell_of_table,
 )
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def change(metadata_file: str, as_json: bool) -> None:
     Example:
       earmark change renewed.csv
 
-    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the name of the file
-    that it was ingested from; the other columns are those of `earmark ingest`. A cell that is empty
-    leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
-    and the others still count.
+    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the path of the file
+    that it was ingested from or the end of that path; the other columns are those of `earmark
+    ingest`. A cell that is empty leaves what is there; one that holds only `-` empties it. A row
+    that cannot be used is told of, and the others still count.
 
     \b
     JSON, a line per row:
@@ -65,8 +66,7 @@ def change(metadata_file: str, as_json: bool) -> None:
         table = MetadataTable.load(Path(metadata_file), KEYS)
     except MetadataError as error:
         raise click.UsageError(str(error)) from error
-    for column in table.unknown_columns:
-        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    tell_of_table(table)
     counts = {"changed": 0, "unchanged": 0, "failed": 0}
     for outcome in change_recordings(library, table):
         counts[outcome.status] += 1

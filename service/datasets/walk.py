@@ -8,6 +8,7 @@ nowhere outside of the dataset.
     .tar .tar.gz .tgz .tar.zst   with the JSON beside a sound in WebDataset shards: 0001.flac, 0001.json
     .parquet                     rows with a column of {bytes, path}, as Hugging Face datasets write them
     .jsonl .csv .tsv (.gz .zst)  manifests: rows that name files, by paths relative to the manifest
+    .m3u .m3u8 .txt .lst         lists: a path on each line, likewise
     anything else                one sound
 """
 
@@ -18,7 +19,13 @@ from fingerprint.errors import reason_of
 from service.datasets.archives import tar_members, zip_members
 from service.datasets.extensions import is_closed, is_container, is_manifest, is_sound
 from service.datasets.folders import files_below
-from service.datasets.location import DatasetError, Place, bytes_of, is_folder
+from service.datasets.location import (
+    DatasetError,
+    Place,
+    bytes_of,
+    is_folder,
+    require_content,
+)
 from service.datasets.manifests import manifest_members
 from service.datasets.member import Member, bad, spelled
 from service.datasets.parquet import parquet_members
@@ -120,7 +127,16 @@ def _of_container(
 
 
 def _reader(path: Place) -> Callable[[Place, str], Iterator[Member]]:
+    """What reads a file that holds others, as its beginning says, or else its name.
+
+    Raises DatasetError, OSError.
+    """
+    require_content(path)
+    with path.open("rb") as file:
+        head = file.read(4)
     name = path.name.lower()
-    if name.endswith(".zip"):
+    if head.startswith(b"PK") or (not head and name.endswith(".zip")):
         return zip_members
-    return parquet_members if name.endswith(".parquet") else tar_members
+    if head == b"PAR1" or name.endswith(".parquet"):
+        return parquet_members
+    return tar_members

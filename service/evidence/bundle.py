@@ -117,7 +117,7 @@ def write_evidence(
 def name_of(clip: str, sha256: str, match: Match) -> str:
     """The file name of a match's evidence, without its suffix."""
     plain = re.sub(r"[^\w.-]+", "_", Path(clip).name)[:_LONGEST_NAME].strip("._") or "clip"
-    whole = f"{clip}\n{sha256}\n{match.recording}\n{match.query_start}"
+    whole = f"{clip}\n{sha256}\n{match.track}\n{match.recording}\n{match.query_start}"
     return f"{plain}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
 

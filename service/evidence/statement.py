@@ -76,7 +76,7 @@ class Evidence(BaseModel):
     clip: str
     sha256: str
     duration: float = Field(
-        description="Of the clip; of a long one, up to where it had been read by then."
+        description="Of the clip; of a long one, up to the end of the stretch that was searched."
     )
     match: Match
     recording: RecordingEntry = Field(description="The catalogue's row.")
@@ -91,6 +91,9 @@ class Evidence(BaseModel):
     library_embeddings: int = Field(gt=0)
     query_embeddings: int = Field(gt=0)
     calibration: dict[str, Any] = Field(description="How chance was stated: the fitted tails.")
+    read_from: float = Field(
+        ge=0, description="Second of the clip at which the stretch of it that was searched begins."
+    )
     excerpt_start: float = Field(description="Second of the clip at which the fingerprint begins.")
     fingerprint: str = Field(description="Of the clip around the match, as an .emk file.")
     lists: str = Field(description="Of the recording's codes, 2 bytes each, least first.")
@@ -228,7 +231,7 @@ def gather(
         limits=list(LIMITS),
         clip=clip,
         sha256=made.sha256,
-        duration=round(begins + made.duration, 3),
+        duration=begins + made.duration,
         match=match,
         recording=RecordingEntry.model_validate(recording),
         library=library.id(),
@@ -239,6 +242,7 @@ def gather(
         library_embeddings=len(snapshot),
         query_embeddings=len(made.embeddings),
         calibration=asdict(library.calibration),
+        read_from=begins,
         excerpt_start=start,
         fingerprint=_base64(part.to_bytes()),
         lists=_base64(every.lists.astype("<u2").tobytes()),

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
-from fingerprint.fingerprint import Fingerprint
 from index import audit_log as audit
 from index import signing
 from index.audit_log import Entry
@@ -25,13 +23,11 @@ from index.significance import Calibration
 from service.evidence import bundle, checks
 from service.evidence.bundle import STATEMENT, Manifest
 from service.evidence.checks import NAMES, Check
+from service.evidence.clip import again, same_moments
 from service.evidence.errors import EvidenceError
 from service.evidence.statement import Evidence
-from service.query.answer import fingerprint_clip
 
-# A clip that is fingerprinted again: so alike is the same moment, and so many of them are. Decoders differ
-# in the last bits, and a long clip was read in stretches, whose ends have other neighbours.
-_SAME_MOMENT, _MOST_MOMENTS = 0.98, 0.9
+_MOST_MOMENTS = 0.9  # of a clip that is fingerprinted again are the same
 
 REQUIRED = ("signature", "log", "score")  # without which nothing can be said to hold
 
@@ -193,47 +189,28 @@ def _clip(evidence: Evidence, means: Means) -> Check:
         return said(
             None,
             "the clip was not checked: nothing here shows that this fingerprint is of the file that is "
-            "stated; "
-            "name the file (--clip)",
+            "stated; name the file (--clip)",
         )
     try:
-        made = fingerprint_clip(clip, clip.name, means.encoder, means.limits)
+        made = again(clip, evidence, means.encoder, means.limits)
     except AudioError as error:
         return said(False, f"the clip could not be checked: {error.detail}")
-    if made.sha256 != evidence.sha256:
-        return said(False, f"SHA-256 {made.sha256} is not the one stated, {evidence.sha256}")
-    try:
-        made = made.of_track(evidence.match.track)
     except KeyError:
         return said(
             False, f"the file has no sound track {evidence.match.track}, which is the one stated"
         )
-    share = _same_moments(made, kept, evidence.excerpt_start)
+    if made.sha256 != evidence.sha256:
+        return said(False, f"SHA-256 {made.sha256} is not the one stated, {evidence.sha256}")
+    share = same_moments(made, evidence)
     if share < _MOST_MOMENTS:
         return said(
             False,
-            f"the file is the one stated, and the fingerprint here is not of it: made again, {share:.0%} "
-            f"of its "
-            "moments are the same",
+            "the file is the one stated, and the fingerprint here is not of it: made again, "
+            f"{share:.0%} of its moments are the same",
         )
     return said(
         True, f"SHA-256 {made.sha256}; fingerprinted again, {share:.0%} of its moments are the same"
     )
-
-
-def _same_moments(made: Fingerprint, kept: Fingerprint, begins: float) -> float:
-    """Share of a kept excerpt's moments that a clip fingerprinted again has, at the same times.
-
-    begins : second of the clip at which the excerpt begins
-    """
-    if not len(kept.embeddings) or not len(made.embeddings) or made.step != kept.step:
-        return 0.0
-    first = round((begins + kept.start - made.start) / made.step)
-    at = first + np.arange(len(kept.embeddings))
-    inside = (at >= 0) & (at < len(made.embeddings))
-    alike = np.zeros(len(at))
-    alike[inside] = np.sum(made.embeddings[at[inside]] * kept.embeddings[inside], axis=1)
-    return float(np.mean(alike >= _SAME_MOMENT))
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
 from index.library import Library
+from index.recording import Recording
 from index.writer import Writer
 from service.datasets.extensions import is_archive, is_sound
 from service.datasets.folders import files_below
 from service.datasets.source import OnDisk, Source, identify
 from service.datasets.walk import Read, members, read_container
-from service.intake.metadata import MetadataError, MetadataTable, Row, describe
+from service.intake.metadata import MetadataError, MetadataTable, Row, changes, describe
 from service.presentation.formatting import as_text, printable
 
 # A commit writes and syncs a segment: often enough to lose little work to a power cut, seldom
@@ -55,7 +56,7 @@ class Outcome:
     """What became of one file; its fields are the keys of `earmark ingest --json`."""
 
     file: str
-    status: Literal["added", "unchanged", "failed"]
+    status: Literal["added", "changed", "unchanged", "failed"]
     recording: str | None = None
     error: ErrorObject | None = None
     duration: float | None = None
@@ -67,11 +68,16 @@ class Candidate:
     """A sound to ingest, its size in bytes, what is known about it, how long it is said to last (s).
 
     Of one in an archive the path is as if the archive were a folder, and `member` its number there.
+    `name` is the path below the folder or archive that was given, `row` the fields that the metadata's row
+    has, `written` that row's path, if it was matched by its end alone.
     """
 
     path: Path
     size: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)
+    row: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    written: str = ""
     seconds: float | None = None
     archive: Path | None = None
     member: int = 0
@@ -127,7 +133,10 @@ def find_candidates(
             failures.append(failed(file, "metadata", where + problem))
         else:
             seconds = row.seconds if row else None
-            candidates.append(replace(it, size=size, fields=fields, seconds=seconds))
+            said = row.fields if row else {}
+            written = row.file if row and row.by_name else ""
+            it = replace(it, size=size, fields=fields, row=said, seconds=seconds, written=written)
+            candidates.append(it)
     failures += [
         failed(table.path, "metadata", f"{table.where(row)}: {row.problem}")
         for row in unused
@@ -139,7 +148,8 @@ def find_candidates(
 def _sounds_at(path: Path, failures: list[Outcome], read: Read) -> Iterator[Candidate]:
     """What there is to ingest at a path: a file, the sounds of a folder or those of an archive."""
     if not (is_archive(path.name) and os.path.isfile(path)):
-        yield from map(Candidate, _files_at(path, failures))
+        for file in _files_at(path, failures):
+            yield Candidate(file, name=file.name if file == path else _below(file, path))
         return
     count = 0
     for member in members(path, read):
@@ -148,9 +158,15 @@ def _sounds_at(path: Path, failures: list[Outcome], read: Read) -> Iterator[Cand
         if member.problem is not None:
             failures.append(failed(file, member.problem.type, member.problem.detail))
         else:
-            yield Candidate(file, member.weight, archive=path, member=member.index)
+            name = _below(file, path)
+            yield Candidate(file, member.weight, name=name, archive=path, member=member.index)
     if not count:
         failures.append(failed(path, "not-found", f"{path}: no audio file in this archive"))
+
+
+def _below(file: Path, folder: Path) -> str:
+    """A file's path below a folder, with slashes."""
+    return file.relative_to(folder).as_posix()
 
 
 def _inside(archive: Path, name: str) -> Path:
@@ -196,8 +212,11 @@ def ingest(
     private: bool = False,
     read: Read = read_container,
     on_read: Callable[[Candidate], None] = lambda candidate: None,
+    on_nameless: Callable[[Candidate], None] = lambda candidate: None,
 ) -> Iterator[Outcome]:
     """Add the candidates to the library; yields each one's outcome, batch by committed batch.
+
+    A recording that is there already gets what its row says of it, if it is the owner's.
 
     When `stop` is set, the files in hand are finished and committed and no other is begun.
 
@@ -206,25 +225,33 @@ def ingest(
     owner, private : whose the recordings become, and whether they answer nobody else
     read : reads archives, as `members` is given it
     on_read : told of a candidate that has been dealt with but is not yet committed
+    on_nameless : told of one of which neither the metadata nor its tags say a title or an artist
     """
+    written: set[str] = set()  # ids of what this ingest added or changed
 
-    def prepare(candidate: Candidate, source: Source) -> Fingerprint | Outcome:
-        """A sound's fingerprint, or its outcome where it is already there or cannot be read."""
+    def prepare(candidate: Candidate, source: Source) -> Fingerprint | Recording | Outcome:
+        """A sound's fingerprint, the recording to change, or its outcome where there is nothing to do."""
         path = candidate.path
         try:
             sha256, _ = identify(source, as_text(path), limits)
             known = library.find(sha256, owner)
+            if known is not None and candidate.row and owner in (None, known.owner):
+                return known
             if known is not None:
                 return Outcome(as_text(path), "unchanged", known.id, duration=known.duration)
-            return make(source, as_text(path.name))
+            return make(source, as_text(path))
         except AudioError as error:
             return failed(path, error.type, error.detail, error.seconds)
 
     def add(writer: Writer, candidate: Candidate, made: Fingerprint) -> Outcome:
         try:
             _require_length(candidate, made)
-            said = describe(as_text(candidate.path.name), made.tags, candidate.fields)
+            name = as_text(candidate.name or candidate.path.name)
+            said = describe(name, made.tags, candidate.fields)
             recording, added = writer.add(made, replace(said, owner=owner, private=private))
+            written.add(recording.id)
+            if added and not (said.title or said.artist):
+                on_nameless(candidate)
         except ValueError as error:
             return failed(candidate.path, "metadata", f"{candidate.path}: {error}")
         status: Literal["added", "unchanged"] = "added" if added else "unchanged"
@@ -236,12 +263,29 @@ def ingest(
             notes=tuple(filter(None, (made.damage, *made.notes))),
         )
 
-    def commit(batch: list[tuple[Candidate, Fingerprint | Outcome]]) -> list[Outcome]:
+    def update(writer: Writer, candidate: Candidate, known: Recording) -> Outcome:
+        status: Literal["changed", "unchanged"] = "unchanged"
+        try:
+            if (
+                known.id not in written
+                and writer.change(known.id, changes(candidate.row, known))[1]
+            ):
+                status = "changed"
+            written.add(known.id)
+        except ValueError as error:
+            return failed(candidate.path, "metadata", f"{candidate.path}: {error}")
+        return Outcome(as_text(candidate.path), status, known.id, duration=known.duration)
+
+    def commit(batch: list[tuple[Candidate, Fingerprint | Recording | Outcome]]) -> list[Outcome]:
         if all(isinstance(made, Outcome) for _, made in batch):
             return [made for _, made in batch if isinstance(made, Outcome)]
         with writing() as writer:
             outcomes = [
-                made if isinstance(made, Outcome) else add(writer, candidate, made)
+                made
+                if isinstance(made, Outcome)
+                else update(writer, candidate, made)
+                if isinstance(made, Recording)
+                else add(writer, candidate, made)
                 for candidate, made in batch
             ]
             writer.commit()
@@ -249,8 +293,8 @@ def ingest(
 
     with ThreadPoolExecutor(jobs) as pool:
         waiting = _opened(candidates, read)
-        running: dict[Future[Fingerprint | Outcome], Candidate] = {}
-        batch: list[tuple[Candidate, Fingerprint | Outcome]] = []
+        running: dict[Future[Fingerprint | Recording | Outcome], Candidate] = {}
+        batch: list[tuple[Candidate, Fingerprint | Recording | Outcome]] = []
         committed = time.monotonic()
         while True:
             while len(running) < 2 * jobs and not stop.is_set():

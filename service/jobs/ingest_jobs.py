@@ -53,9 +53,12 @@ class IngestEntry(BaseModel):
     name: str = Field(description="Of the archive, as it was sent.")
     state: State
     done: int = Field(
-        description="Files that have been dealt with so far: the sum of the next three."
+        description="Files that have been dealt with so far: the sum of the next four."
     )
     added: int
+    changed: int = Field(
+        description="Files that were there already, of which the metadata said more."
+    )
     unchanged: int = Field(description="Files of audio that was already there.")
     failed: int
     failures: list[FailedFile] = Field(
@@ -171,7 +174,7 @@ class Ingests(Jobs):
             is_new = connection.execute(sql.select(self._files.c.file).where(*said)).first() is None
             if is_new:
                 connection.execute(sql.insert(self._files).values(note))
-        if is_new and outcome["status"] != "unchanged":
+        if is_new and outcome["status"] not in ("changed", "unchanged"):
             self._quotas.audio(row.options["key"], outcome["duration"] or 0)
             try:
                 self._quotas.require_audio(row.options["key"])
@@ -216,6 +219,7 @@ class Ingests(Jobs):
                 state=row.state,
                 done=counts[row.id].total(),
                 added=counts[row.id]["added"],
+                changed=counts[row.id]["changed"],
                 unchanged=counts[row.id]["unchanged"],
                 failed=counts[row.id]["failed"],
                 failures=failures[row.id],

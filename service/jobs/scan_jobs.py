@@ -19,8 +19,7 @@ from service.runtime.asker import Asker
 from service.runtime.errors import NotFound, NotTaken
 from service.runtime.settings import Settings
 from service.scan.journal import FILE as JOURNAL
-from service.scan.journal import LOCK
-from service.scan.report_tables import SUMMARY
+from service.scan.journal import LOCK, SUMMARY
 
 REPORT_FILES = frozenset(
     {

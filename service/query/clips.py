@@ -84,6 +84,14 @@ def answers(
             pool.shutdown(cancel_futures=True)
 
 
+def ask(clip: str, source: Path | BinaryIO | Fingerprint, asked: Asked) -> Answer:
+    """The answer for one clip, by whatever it is; `clip` is its name. Raises AudioError."""
+    started = time.perf_counter()
+    made = source if isinstance(source, Fingerprint) else _opened(source, Path(clip).name, asked)
+    spent = time.perf_counter() - started
+    return _found(_Read(clip, made, spent), asked, lambda clip, made, matches, begins: None)
+
+
 @dataclass(frozen=True)
 class _Read:
     """A clip that was read, and the seconds it took: its fingerprint, or why there is none.
@@ -123,16 +131,11 @@ def _opened(source: Path | BinaryIO, name: str, asked: Asked) -> Fingerprint | A
 
 
 def _answered(read: _Read, asked: Asked, on_found: OnFound) -> Answer:
-    clip = as_text(read.clip)
     try:
-        if isinstance(read.result, AudioStream):
-            with read.result as stream:
-                return _of_long(clip, stream, asked, on_found)
-        if isinstance(read.result, AudioError):
-            raise read.result
+        return _found(read, asked, on_found)
     except AudioError as error:
         return Answer(
-            clip=clip,
+            clip=as_text(read.clip),
             sha256=_sha256(read.clip, error),
             duration=None,
             error=ClipError(type=error.type, detail=error.detail),
@@ -141,6 +144,16 @@ def _answered(read: _Read, asked: Asked, on_found: OnFound) -> Answer:
             encoder=asked.encoder.id,
             elapsed_ms=milliseconds(read.spent),
         )
+
+
+def _found(read: _Read, asked: Asked, on_found: OnFound) -> Answer:
+    """The answer for a clip that was read. Raises AudioError."""
+    clip = as_text(read.clip)
+    if isinstance(read.result, AudioError):
+        raise read.result
+    if isinstance(read.result, AudioStream):
+        with read.result as stream:
+            return _of_long(clip, stream, asked, on_found)
     found = answer(
         clip,
         read.result,

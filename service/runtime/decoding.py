@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fingerprint.audio import Limits
+from fingerprint.audio import SPARSEST, Limits
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
@@ -45,7 +45,7 @@ class Decoder:
         self._encoder = encoder
         self._workers: Workers | None = None
         if settings.isolate:
-            bounds = Bounds(_time_for(self._limits))
+            bounds = Bounds(_time_for(self._limits), _LEAST_TIME, _SLOWEST / SPARSEST)
             self._workers = Workers(settings.jobs, bounds, _set_up)
 
     def clip(self, upload: BinaryIO, name: str) -> Fingerprint:

@@ -35,7 +35,7 @@ class Reader:
         seconds, memory = self._bounds
         network = isinstance(path, Url)
         if network not in self._workers:
-            bounds = Bounds(seconds, memory, network=network)
+            bounds = Bounds(seconds, memory=memory, network=network)
             self._workers[network] = Workers(1, bounds, _set_up)
         workers = self._workers[network]
         try:

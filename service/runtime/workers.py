@@ -9,6 +9,7 @@ no files and starts no programs (`service.runtime.sandbox`); what it could not g
 import contextlib
 import ctypes
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from fingerprint.errors import AudioError, EarmarkError
+from service.datasets.source import InMemory, OnDisk, Slice, Zipped
 from service.runtime.sandbox import confine
 
 P = ParamSpec("P")
@@ -45,13 +47,28 @@ class WorkerDied(AudioError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one piece of work may take (seconds by the clock, bytes of memory, open files) and touch."""
+    """What one piece of work may take (seconds by the clock, bytes of memory, open files) and touch.
+
+    The seconds are for the longest sound that is taken; a short file, which cannot be one, gets fewer:
+    `least` and, for each of its bytes, what the sparsest sound would take.
+    """
 
     seconds: float
+    least: float = 60.0
+    seconds_a_byte: float = math.inf
     memory: int = 4 * 2**30
     files: int = 256
     writable: tuple[Path, ...] = ()  # folders in which files may be written
     network: bool = False
+
+    def seconds_for(self, given: Iterable[object], most: float) -> float:
+        """Seconds that work on these may take, of which one may be a sound; `most` at the longest."""
+        size = math.inf
+        for source in given:
+            if isinstance(source, OnDisk | Slice | Zipped | InMemory):
+                with contextlib.suppress(Exception):  # whoever opens it will say what is wrong
+                    size = source.size
+        return min(most, self.least + size * self.seconds_a_byte)
 
 
 class Workers:
@@ -109,7 +126,8 @@ class Workers:
         return self._threads.submit(self._have_done, seconds, partial(work, *args, **kwargs))
 
     def _have_done(self, seconds: float, work: partial[R]) -> R:
-        given = map(self._at_hand, work.args)
+        given = [self._at_hand(it) for it in work.args]
+        seconds = self._bounds.seconds_for(given, seconds)
         bounded = partial(_bounded, seconds, partial(work.func, *given, **work.keywords))
         try:
             future = self._process().submit(bounded)

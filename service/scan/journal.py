@@ -17,6 +17,7 @@ from fingerprint.errors import AudioError, EarmarkError
 from service.datasets.member import Member, name_of
 
 FILE = "scan.sqlite"
+SUMMARY = "summary.json"  # the last file of a report to be written: if it is there, the others are
 LOCK = "scan.lock"  # held by the process that scans
 GO_ON = "what was noted before is safe: make room and go on with --resume"
 _FORMAT = "1"

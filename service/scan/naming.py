@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import duckdb
 import pyarrow as pa
 
+from fingerprint.isrc import SQL_IN_TEXT
 from index.recording import Recording
 
 # Seconds by which the durations of one recording may differ from one shop to the other.
@@ -39,21 +40,33 @@ CREATE MACRO title_in_full(name) AS
 CREATE MACRO title_key(name) AS
     CASE WHEN is_plain(strip_accents(lower(name))) THEN strip_accents(lower(name))
         ELSE title_in_full(name) END;
+CREATE MACRO is_nameless(name) AS NOT coalesce(regexp_matches(name, '[\p{L}\p{N}]'), false);
 CREATE MACRO without_the(name) AS CASE WHEN starts_with(name, 'the ') THEN name[5:] ELSE name END;
-CREATE MACRO artist_in_full(name) AS nullif(without_the(folded(without_guests(name))), '');
+CREATE MACRO the_ahead(name) AS regexp_replace(name, '(?i)^(.*), the$', 'The \1');
+CREATE MACRO artist_in_full(name) AS
+    nullif(without_the(folded(the_ahead(trim(without_guests(name))))), '');
 CREATE MACRO artist_key(name) AS
     CASE WHEN is_plain(strip_accents(lower(name))) THEN without_the(strip_accents(lower(name)))
         ELSE artist_in_full(name) END;
-CREATE MACRO isrc_plain(code) AS upper(replace(replace(code, '-', ''), ' ', ''));
-CREATE MACRO isrc_key(code) AS
-    nullif(regexp_extract(isrc_plain(code), '^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$'), '');
+CREATE MACRO isrc_joined(code) AS regexp_replace(code, '[^A-Z0-9]', '', 'g');
+CREATE MACRO isrc_all(text) AS
+    list_transform(regexp_extract_all(upper(text), $ISRC, 1), lambda code: isrc_joined(code));
+CREATE MACRO isrc_first(text) AS
+    CASE WHEN length(text) = 12 THEN upper(text)
+        ELSE isrc_joined(regexp_extract(upper(text), $ISRC, 1)) END;
+CREATE MACRO isrc_second(text) AS CASE WHEN length(text) >= 24 THEN isrc_all(text)[2] END;
+CREATE MACRO isrc_many(text) AS length(text) >= 36 AND len(isrc_all(text)) > 2;
+CREATE MACRO isrc_key(text) AS
+    nullif(regexp_extract(isrc_first(text), '^[A-Z]{2}[A-Z0-9]{3}[0-9]{7}$'), '');
+CREATE MACRO words(name) AS list_sort(string_split(name, ' '));
+CREATE MACRO isrc_nearly(one, other) AS damerau_levenshtein(one, other) = 1;
 """
 
 
 def connect() -> duckdb.DuckDBPyConnection:
     """A database in memory that has the macros, and opens nothing it is not told to."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
-    connection.execute(MACROS)
+    connection.execute(MACROS.replace("$ISRC", f"'{SQL_IN_TEXT}'"))
     return connection
 
 
@@ -82,7 +95,8 @@ def add_catalogue(connection: duckdb.DuckDBPyConnection, recordings: Iterable[Re
     connection.execute(
         """
         CREATE TABLE works AS
-        SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by
+        SELECT *, isrc_key(isrc) AS code, title_key(title) AS name, artist_key(artist) AS by,
+            words(artist_key(artist)) AS words
         FROM catalogue
         """
     )
@@ -108,7 +122,7 @@ def compare(
     rows = connection.execute(
         """
         SELECT CASE
-            WHEN isrc_key(isrc_0) = isrc_key(isrc_1) THEN $agrees
+            WHEN list_has_any(isrc_all(isrc_0), isrc_all(isrc_1)) THEN $agrees
             WHEN title_key(title_0) IS NULL AND isrc_key(isrc_0) IS NULL THEN $unlabelled
             WHEN title_key(title_0) = title_key(title_1)
                 AND coalesce(artist_key(artist_0) = artist_key(artist_1), true) THEN $agrees

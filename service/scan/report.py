@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from index.library import Library
 from service.scan.decoy import false_discovery_rate, most_wrong
-from service.scan.journal import Journal, Row
+from service.scan.journal import SUMMARY, Journal, Row
 from service.scan.matched_segment import Segment
 from service.scan.naming import LABELS, add_catalogue, compare, connect
 from service.scan.report_page import render, timeline
-from service.scan.report_tables import SUMMARY, TableWriter, report_in
+from service.scan.report_tables import TableWriter, report_in
 from service.scan.worker import Heard
 
 FILES = {

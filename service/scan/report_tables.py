@@ -12,7 +12,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SUMMARY = "summary.json"  # where this file of a report is, the others are
+from service.scan.journal import SUMMARY
+
 _PARTIAL = ".partial"
 _ROWS = 10_000  # of a Parquet row group
 # A spreadsheet takes a cell that begins so for a formula, and names in a dataset are not ours.

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from fingerprint.audio import SPARSEST
 from fingerprint.errors import AudioError
 from index.database import dial
 from service.datasets.limits import MOST_IN_MEMORY
@@ -68,7 +69,8 @@ def scan(
     # readers of a catalogue in a file write beside it, too
     evidence = (task.evidence.absolute().parent,) if task.evidence else ()
     writable = (task.library.absolute(), *evidence)
-    bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds, writable=writable)
+    longest = _LEAST_TIME + slowest * task.limits.max_seconds
+    bounds = Bounds(longest, _LEAST_TIME, slowest / SPARSEST, writable=writable)
     before = partial(dial, task.database)
     with (
         _workers(cluster)(jobs, bounds, set_up, task, before=before, at_hand=at_hand) as workers,

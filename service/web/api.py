@@ -62,7 +62,6 @@ def create_app(settings: Settings, on_load: OnLoad = lambda result: None) -> Fas
     app.state.routes = [route for router in ROUTERS for route in router.routes]
     for router in ROUTERS:
         app.include_router(router)
-    app.mount("/static/viewer", StaticFiles(packages=[("fastapi_offline", "static")]))  # Swagger UI
     app.mount("/static", StaticFiles(directory=STATIC))
     install_problems(app)
     app.add_middleware(PageHeaders)

@@ -12,11 +12,13 @@ from fingerprint.fingerprint import Fingerprint
 from index.library import Library
 from index.recording import Metadata, Recording
 from index.writer import Writer
+from service.intake.ingest import require_whole
 from service.intake.metadata import describe
 from service.query.recording_fields import (
     CURSOR,
     Day,
     Flag,
+    Isrc,
     NotBlank,
     RecordingChange,
     RecordingEntry,
@@ -52,7 +54,7 @@ class NewRecording(BaseModel):
     id: Text | None = Field(default=None, description="Given by Earmark where it is left out.")
     title: Text | None = None
     artist: Text | None = None
-    isrc: Text | None = None
+    isrc: Isrc | None = None
     iswc: Text | None = None
     work: Text | None = None
     label: Text | None = None
@@ -63,6 +65,10 @@ class NewRecording(BaseModel):
     private: Flag | None = Field(
         default=None,
         description="Whether only its owner's queries are answered from it; by default so with a key.",
+    )
+    allow_damaged: Flag = Field(
+        default=False,
+        description="Whether to take audio that is cut off or has holes as far as it can be decoded.",
     )
 
 
@@ -101,7 +107,10 @@ async def add_recording(
             return known
         form.audio.file.seek(0)
         made = service.decoded(asker, lambda: loaded.decoder.recording(form.audio.file, name))
-        fields = form.model_dump(mode="json", exclude={"audio", "private"}, exclude_none=True)
+        if not form.allow_damaged:
+            require_whole(made, "allow_damaged")
+        apart = {"audio", "private", "allow_damaged"}
+        fields = form.model_dump(mode="json", exclude=apart, exclude_none=True)
         private = form.private if form.private is not None else asker.key is not None
         said = describe(name, made.tags, fields)
         return made, replace(said, owner=asker.owner, private=private)
