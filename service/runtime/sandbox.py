@@ -1,7 +1,7 @@
 """What a worker process may no longer do once it is set up, by the kernel's own interfaces (Linux).
 
     no_new_privs    no program with more rights can be had (PR_SET_NO_NEW_PRIVS)
-    Landlock        the file system is read-only but for folders that are named, nothing is executed there, and
+    Landlock        the file system is read-only but for named folders, nothing is executed there, and
                     no other process is signalled (from Linux 6.12 on)
     seccomp         no program is started, no socket made, no other process traced
 
