@@ -7,16 +7,25 @@ export OMP_NUM_THREADS ?= 1
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --root-user-action=ignore \
+	--no-compile --require-hashes
+INSTALL_EARMARK := $(BIN)/pip install -qq --disable-pip-version-check --root-user-action=ignore \
+	--no-deps --no-build-isolation --editable .
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
 # Files of hashes, which look like secrets.
-HASHES := ^requirements\.lock$$|^benchmarks/results/|^index/calibration\.json$$
+HASHES := ^requirements(-demo)?\.lock$$|^benchmarks/results/|^index/calibration\.json$$
 
-.PHONY: demo test check described benchmark benchmark-full lock clean
+.PHONY: demo test test-all check reference described benchmark benchmark-full lock clean
 
-demo: .venv/ready  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
-	$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
+demo: $(or $(wildcard .venv/ready),.venv/demo)  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
+	@$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
 
-test: .venv/ready  ## Everything that must hold.
+test: .venv/ready  ## What must hold, in minutes: all but the tests marked slow.
 	$(BIN)/python tests/forked.py  # compiles the kernels, which tests side by side would each do
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
+
+test-all: .venv/ready  ## Everything that must hold: also kills, clusters, made-up requests, browsers in every size.
+	$(BIN)/python tests/forked.py
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were left in a file.
@@ -37,20 +46,35 @@ benchmark: .venv/ready  ## How good, how fast, beside its peers: a sample, in mi
 benchmark-full: .venv/ready  ## The same in full: hours; can be stopped and resumed.
 	$(BIN)/python -m benchmarks.run --size full
 
+reference: .venv/ready  ## Write docs/reference/ from the code.
+	$(BIN)/python .ci/reference.py
+
 lock: .venv/ready  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-		--extra dev pyproject.toml --output-file requirements.lock
+	$(LOCK) --upgrade --extra datasets --extra server --extra postgresql --extra cluster \
+		--group build --group test --group benchmark --group lint --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --extra server --group demo --output-file requirements-demo.lock
 
 clean:
 	rm -rf .venv demo-output
 
-.venv/ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+# What `make demo` needs, in seconds; then what everything else needs. Both at pinned versions.
+.venv/demo: requirements-demo.lock pyproject.toml | .venv/bin/pip
+	@echo "Installing what the demo needs."
+	@$(INSTALL) --requirement requirements-demo.lock
+	@$(INSTALL_EARMARK)
+	@touch $@
+
+.venv/ready: requirements.lock pyproject.toml | .venv/bin/pip
+	@echo "Installing what the tests, the benchmarks and the checks need. This takes some minutes."
+	@$(INSTALL) --requirement requirements.lock
+	@$(INSTALL_EARMARK)
+	@touch $@
+
+.venv/bin/pip:
+	@$(PYTHON) -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Earmark needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	@$(PYTHON) -I -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "Making a virtual environment in .venv."
+	@$(PYTHON) -m venv .venv

@@ -125,7 +125,8 @@ def main() -> None:
     )
     with closing(Journal.open(report, {"dataset": "clips"}, {}, resume=False)) as journal:
         scan(clips, journal, task, jobs=available_cores(), stop=Event())
-        summary = write_report(journal, report)
+        with closing(Library.open(library, encoder)) as opened:
+            summary = write_report(journal, report, opened)
     judged = judge(report, known, unknown)
     stated = summary["estimated_false_discovery_rate"]
     low, high = summary["false_discovery_rate_interval"]

@@ -1,37 +1,32 @@
 """How lists of a large index are divided into cells, and what that finds for so many comparisons.
 
-    python -m benchmarks.cells [--write]
+    python -m benchmarks.cells
 
-Trains the cells of the encoder that ships on what the codes of the train packages' music leave of the
-centroids of their lists, and with --write puts them beside its weights. Then, of embeddings of the tune
-packages' music, as it is, under pink noise as loud as it, sped up by 5 % and mixed two and two: how often
-that of the same moment is among so many of 42 million stored ones (100,000 recordings of 210 s), in the lists
-whose product with it is largest, as they were searched before, in the nearest lists, and in the nearest
-cells. The 42 million are taken to be spread over lists and cells as the train packages' music is.
+Of embeddings of the tune packages' music, as it is, under pink noise as loud as it, sped up by 5 % and mixed
+two and two: how often that of the same moment is among so many of 42 million stored ones (100,000 recordings
+of 210 s), in the lists whose product with it is largest, in the nearest lists, and in the nearest cells
+(`fingerprint.training.codebooks` trains them). The 42 million are taken to be spread over lists and cells as
+the train packages' music is.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from benchmarks.calibrate import fingerprint_of, library_of, tune_works
 from benchmarks.scale import noisy
 from fingerprint.audio import SAMPLE_RATE
-from fingerprint.codec import Codec
-from fingerprint.encoder import CELLS, SHIPPED, Encoder
+from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY
 from index.segment import Codes, concatenate
 
-COUNT = 16  # cells of a list: a block's tables have room for no more in 40 bytes a second of audio
 STORED = 42_000_000
 BUDGETS = (12_500, 25_000, 50_000, 100_000, 200_000, 400_000)
 WORKS = 70
@@ -49,21 +44,6 @@ class Pairs(NamedTuple):
 
     asking: NDArray[np.float32]
     stored: Codes
-
-
-def residuals(codes: Codes, codec: Codec) -> NDArray[np.float32]:
-    """What codes say that their lists' centroids leave [shape=(n, dimension)]."""
-    parts = [book[codes.codes[:, s]] for s, book in enumerate(codec.codebooks)]
-    return np.concatenate(parts, axis=1)
-
-
-def train(codes: Codes, codec: Codec) -> NDArray[np.float32]:
-    """Cells [shape=(COUNT, dimension)], in half precision."""
-    kmeans = faiss.Kmeans(
-        codec.coarse.shape[1], COUNT, niter=25, seed=1, max_points_per_centroid=20_000
-    )
-    kmeans.train(residuals(codes, codec))
-    return np.asarray(kmeans.centroids, np.float16)
 
 
 def pieces(kind: str, sounds: list[Signal], rng: Generator) -> Iterator[tuple[int, float, Signal]]:
@@ -133,17 +113,11 @@ def found(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="put the cells beside the weights")
-    args = parser.parse_args()
+    parser.parse_args()
     encoder = Encoder.load()
-    plain = encoder.codec
+    codec = encoder.codec
     _, trained_on = library_of(encoder, "train")
-    music = concatenate(trained_on, plain.code_size)
-    cells = train(music, plain)
-    if args.write:
-        about = {"encoder": encoder.id, "command": "python -m benchmarks.cells --write"}
-        save_file({"cells": cells}, SHIPPED.with_name(CELLS), about)
-    codec = Codec(plain.coarse, plain.codebooks, cells.astype(np.float32))
+    music = concatenate(trained_on, codec.code_size)
 
     def by_distance(asking: NDArray[np.float32]) -> NDArray[np.float32]:
         return asking @ codec.coarse.T - codec.half_coarse
@@ -161,9 +135,9 @@ def main() -> None:
 
     lists = len(codec.coarse)
     ways = {
-        "lists, by product (before)": (lambda asking: asking @ codec.coarse.T, of_lists, lists),
+        "lists, by product": (lambda asking: asking @ codec.coarse.T, of_lists, lists),
         "lists, by distance": (by_distance, of_lists, lists),
-        f"{COUNT} cells each, by distance": (by_cell, of_cells, COUNT * lists),
+        f"{len(codec.cells)} cells each, by distance": (by_cell, of_cells, codec.half_cells.size),
     }
     names, codes = library_of(encoder, "tune")
     coded = dict(zip(names, codes, strict=True))

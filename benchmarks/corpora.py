@@ -330,7 +330,10 @@ def _collect_scores(collected: Path) -> str:
         run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
               "--target", library, SCORES_REQUIREMENT])
         # fmt: on
-        run([sys.executable, "-c", _WRITE_SCORES, str(collected), *members], PYTHONPATH=library)
+        run(
+            [sys.executable, "-P", "-c", _WRITE_SCORES, str(collected), *members],
+            PYTHONPATH=library,
+        )
         shutil.copyfile(Path(library, "music21/corpus/license.txt"), collected / "_copyright")
     return SCORES_REQUIREMENT.partition("==")[2]
 

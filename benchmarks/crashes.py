@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index import compaction, segment
+from index import compaction, merging, segment
 from index.compaction import compact
 from index.database import BESIDE
 from index.errors import LibraryError
@@ -279,11 +279,13 @@ def inject(fault: str, first: int, lasting: bool) -> None:
 
 
 def limit_files(path: Path, more: int) -> None:
-    """From now on no file can grow beyond the catalogue's size and `more` bytes: the disk is full.
+    """From now on no file can grow beyond a size and `more` bytes: the disk is full.
 
-    SQLite meets the limit as Python does: a write fails.
+    The size is the catalogue's, or, where `more` is even, that of the largest file, which is a segment's: so
+    a segment meets the limit, or SQLite's log. SQLite meets it as Python does: a write fails.
     """
-    size = max(file.stat().st_size for file in path.glob("catalogue.sqlite"))
+    of = "catalogue.sqlite" if more % 2 else "**/*"
+    size = max(file.stat().st_size for file in path.glob(of))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
 
 
@@ -297,7 +299,7 @@ def rounds(
     """Children on one library, every other one killed at an instant, the rest hurt in each way in turn."""
     encoder = Encoder.load()
     # small segments, so that every compaction has several commits
-    compaction.SEGMENT = 300
+    compaction.LARGEST = merging.LARGEST = 300
     Library.open(path, encoder, create=True).close()
     state: State = {}
     counts: Counter[str] = Counter()

@@ -256,7 +256,7 @@ def summary(report: Path) -> dict[str, Any]:
     return {
         name: value
         for name, value in said.items()
-        if name not in ("elapsed_seconds", "real_time_factor")
+        if name not in ("elapsed_seconds", "real_time_factor", "begun_at", "made_at")
     }
 
 

@@ -40,6 +40,7 @@ from benchmarks.degrade import (
 )
 from service.datasets.extensions import AUDIO_EXTENSIONS
 from service.presentation.formatting import chance, change, clock, table
+from service.query.answer import Match
 
 OUTPUT = Path("demo-output")
 SECONDS = (5.0, 8.0)  # of a clip
@@ -49,7 +50,6 @@ OWN_CLIPS = 3  # of the user's files
 QUIET = 0.003  # root mean square re full scale; too little to ask about
 MOST_TOLD = 5  # files of the user's that could not be read
 TRIES = 20  # places in a user's file looked at for one that is not quiet
-UNCHANGED = change(1.0, 0.0)
 UNKNOWN = "Fingers and Wire"  # is not put into the library
 
 
@@ -113,7 +113,7 @@ class Verdict:
         return self.clip.words, self.said, self.place, true_place, self.odds, mark
 
 
-HEADER = ("WHAT THE CLIP IS", "EARMARK SAYS", "FROM", "TRULY", "CHANCE OF BEING WRONG", "")
+HEADER = ("WHAT THE CLIP IS", "EARMARK SAYS", "FROM", "TRULY", "IN A TEST", "")
 
 
 def make_clip(source: Path, damage: Damage, path: Path, rng: Generator) -> Clip:
@@ -189,12 +189,12 @@ def judge(clip: Clip, answer: dict[str, Any]) -> Verdict:
     begin = chosen["reference_start"] - chosen["tempo"] * chosen["query_start"]
     right = Path(chosen["source"]).name == name and (clip.own or abs(begin - clip.offset) <= NEAR)
     said = chosen["title"] or Path(chosen["source"]).name
-    altered = change(chosen["tempo"], chosen["pitch_semitones"])
-    if altered != UNCHANGED:
-        said += f", {altered}"
+    match = Match.model_construct(**chosen)
+    if match.changed:
+        said += f", {change(match)}"
     if chosen["tier"] != "match":
         said += " (please review)"
-    return Verdict(clip, right, said, clock(max(begin, 0.0)), chance(chosen["e_value"]))
+    return Verdict(clip, right, said, clock(max(begin, 0.0)), chance(match))
 
 
 def _command(library: Path, *words: object) -> list[str]:
@@ -275,10 +275,10 @@ def run(output: Path, audio: Path | None) -> int:
     print("Now you.")
     serve = shlex.join(_command(library, "serve"))
     earmark = shlex.join(_command(library)[:1])
-    print(f"   Over HTTP:  {serve}")
-    print("               then open http://127.0.0.1:8000/docs")
     print(f'   Your music: {earmark} ingest ~/Music --rightsholder "Me" --rights owned')
     print(f"               {earmark} query some-clip.mp3")
+    print(f"   The page:   {serve}")
+    print("               then open http://127.0.0.1:8000/ and drop a clip there")
     return 0 if right == len(verdicts) else 1
 
 

@@ -65,7 +65,6 @@ KINDS = (
     "broken",
 )
 ROOT = Path(__file__).parents[1]
-START = "from service.command import main; main(prog_name='earmark')"
 # s, at most, of a wrongly named recording that are looked for at a time; shorter than most of what is shared.
 COMPARED = 3.0
 _SHARD = 40  # files in each container
@@ -301,7 +300,15 @@ def _archive(shard: Sequence[Made], kind: str) -> bytes:
 
 def started(library: Path, *arguments: object) -> "subprocess.Popen[bytes]":
     """The command, running."""
-    command = [sys.executable, "-c", START, "--library", str(library), *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "earmark",
+        "--library",
+        str(library),
+        *map(str, arguments),
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.estimate [--decode 402 --scan 200 --probe 900 …]
 
-Prints the tables of `docs/scale.md`. Each figure that goes in is an option; its default is what the command
-named beside it measured.
+Prints the tables of `docs/explanation/scale.md`. Each figure that goes in is an option; its default is what
+the command named beside it measured.
 """
 
 import math

@@ -36,7 +36,7 @@ from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint
 from index import align, search, votes
 from index.query_context import Question
 from index.search import everything
-from index.segment import BLOCK, Codes
+from index.segment import ID_BYTES, LIST_BYTES, Codes
 from index.snapshot import Snapshot
 
 LENGTHS = (1.0, 2.0, 5.0)  # seconds
@@ -61,9 +61,8 @@ class Choice(NamedTuple):
     spacing: int
 
     def bytes_per_second(self, encoder: Encoder) -> float:
-        """Of codes, numbers within a block and the block's table of lists."""
-        size = self.code_size or 4 * encoder.dimension
-        each = size + 2 + 4 * (len(encoder.codec.coarse) + 1) / BLOCK
+        """Of codes, ids and numbers of lists; what else a segment has is little in a large one."""
+        each = (self.code_size or 4 * encoder.dimension) + ID_BYTES + LIST_BYTES
         return each / (encoder.step * REFERENCE_EVERY * self.spacing)
 
 
@@ -128,7 +127,7 @@ def hits(
     if choice.code_size is None:
         snapshot = Unquantised(snapshot, np.concatenate(kept))
         encoder = copy.copy(encoder)
-        encoder.codec = Exact(encoder.codec.coarse, encoder.codec.codebooks)
+        encoder.codec = Exact(encoder.codec.coarse, encoder.codec.books)
     for module in (align, search, votes):
         vars(module)["REFERENCE_EVERY"] = choice.spacing * REFERENCE_EVERY
     found = []

@@ -44,7 +44,6 @@ from index.library import Library
 
 CLIP = 5.0  # seconds
 CLIPS, UNKNOWN = 128, 16  # clips, and how many of them are not in the library
-START = "from service.command import main; main(prog_name='earmark')"
 OVERLOAD = 64  # clients beyond those that are taken
 CLIENTS_THAT_LOSE_WORKERS = 16
 KILL_EVERY = 8.0  # seconds; a worker takes some to start
@@ -85,7 +84,7 @@ def server(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-c", START, "--library", str(library), "serve"]
+    command = [sys.executable, "-P", "-m", "earmark", "--library", str(library), "serve"]
     log = folder / f"server-{port}.log"
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 import zstandard
 
-from benchmarks.metadata import START, make_library
+from benchmarks.metadata import make_library
 from fingerprint.audio import SAMPLE_RATE
 from service.jobs.scan_jobs import files_heard
 from service.scan.journal import FILE as JOURNAL
@@ -109,7 +109,7 @@ def scanned(library: Path, dataset: Path, report: Path) -> list[Look]:
     shutil.rmtree(report, ignore_errors=True)
     command = ["--library", library, "scan", dataset, "--report", report, "--jobs", 1]
     process = subprocess.Popen(
-        [sys.executable, "-c", START, *map(str, command)],
+        [sys.executable, "-P", "-m", "earmark", *map(str, command)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "EARMARK_MAX_DURATION": "24h", "EARMARK_MAX_SIZE": "16GiB"},

@@ -30,7 +30,6 @@ from index.library import Library
 from index.recording import Metadata
 
 ROOT = Path(__file__).parents[1]
-START = "from service.command import main; main(prog_name='earmark')"
 PLANTED_EVERY = 100_000
 KINDS = 5  # of planted rows: two that are to be found, three that are not
 # Words of titles and artists: three syllables. The first word of a name is the most frequent one in one of
@@ -157,7 +156,7 @@ def main(folder: Path, rows: int, recordings: int, out: Path | None) -> None:
     count = f"import duckdb; duckdb.sql({query!r}).fetchall()"
     plain, plain_cpu, _ = timed([sys.executable, "-c", count])
     arguments = ["--library", str(library), "reconcile", str(metadata), "--report", str(report)]
-    ours, ours_cpu, memory = timed([sys.executable, "-c", START, *arguments])
+    ours, ours_cpu, memory = timed([sys.executable, "-P", "-m", "earmark", *arguments])
     summary = json.loads((report / "summary.json").read_text())
     planted = len(range(77, rows, PLANTED_EVERY))
     by_isrc, by_name = (len(range(kind, planted, KINDS)) for kind in (0, 1))

@@ -31,6 +31,7 @@ from index.library import Library
 from index.recording import Metadata
 from index.search import Match
 from service.presentation.formatting import chance, clock
+from service.query.answer import match_of
 
 TITLE = "Waltz for a Rainy Tuesday"
 OFFSET = 17.4  # s
@@ -214,7 +215,7 @@ def draw(folder: Path, encoder: Encoder) -> str:
         ("what it is", match.title or match.source, "answer"),
         ("the clip begins at", f"{clock(begin)} of the work", "answer"),
         ("where it truly was cut", clock(OFFSET), "answer"),
-        ("chance of being wrong", chance(match.e_value), "sure"),
+        ("tested", chance(match_of(match)), "sure"),
     ):
         parts += [text(card + 16, y, label, "note"), text(card + 16, y + 22, words, kind)]
         y += 64

@@ -24,13 +24,22 @@ from index.key import end_of
 from index.library import Library
 
 WIDTH, HEIGHT = 860, 640
-START = "from service.command import main; main(prog_name='earmark')"
 
 
 @contextmanager
 def server(library: Path) -> Iterator[str]:
     """Where a server of a library is."""
-    command = [sys.executable, "-c", START, "--library", str(library), "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "earmark",
+        "--library",
+        str(library),
+        "serve",
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(command, cwd=library, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     address = ""
@@ -48,11 +57,10 @@ def server(library: Path) -> Iterator[str]:
 def keys(library: Path) -> str:
     """Make keys, as an operator would; an admin's, to be used."""
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        _, admin = writer.add_key("Archive", "admin", None)
-        writer.add_key("Blue Label", "ingest", end_of(date(2099, 12, 31)))
-        gone, _ = writer.add_key("A platform on trial", "query", None)
-        writer.revoke_key(gone.id)
+    _, admin = opened.add_key("Archive", "admin", None)
+    opened.add_key("Blue Label", "ingest", end_of(date(2099, 12, 31)))
+    gone, _ = opened.add_key("A platform on trial", "query", None)
+    opened.revoke_key(gone.id)
     opened.close()
     return admin
 

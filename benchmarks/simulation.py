@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
-from index.neighbours import nearest
 from index.recording import Metadata
-from index.segment import Codes, arrange, concatenate
+from index.segment import Codes, concatenate
+from index.snapshot import Snapshot
 
 SECONDS = 210.0  # of a simulated recording
 ANGLES = range(5, 50, 5)  # degrees
@@ -107,8 +107,9 @@ def crowding(
     """Quartiles [shape=(3,)] of embeddings' similarity to the 10th nearest among these works' codes."""
     codec = encoder.codec
     codes = concatenate([Codes(*codec.encode(x)) for x in works], codec.code_size)
-    none = np.empty((0, 2), np.int64)
-    similarity, _ = nearest(asking, NEIGHBOUR, 1.0, {0: arrange(codes, codec)}, none, codec)
+    similarity, _ = Snapshot.of([codes], codec).nearest(
+        asking, NEIGHBOUR, len(codec.coarse), len(codes)
+    )
     return np.quantile(similarity[:, -1].astype(float), [0.25, 0.5, 0.75])
 
 

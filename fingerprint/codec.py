@@ -1,32 +1,35 @@
-"""Embeddings to bytes and back: coarse centroids and product-quantised residuals.
+"""Embeddings to bytes and back: coarse centroids and quantised residuals.
 
-The codebooks ship with the encoder, so ingest never trains anything and a code means the same in every
-library. An embedding is stored as the number of its nearest coarse centroid (which is also its list in
-the index) and one byte for each slice of what the centroid leaves (Jégou et al. 2011, "Product
-quantization for nearest neighbor search", section IV). The rotation that spreads variance evenly over
-the slices (Ge et al. 2013, "Optimized product quantization") is part of the encoder's last layer.
+The codebooks ship with the encoder, so ingest trains nothing and a code means the same in every library. An
+embedding is stored as the number of its nearest coarse centroid (its list in the index) and one byte for each
+slice of the residual (Jégou et al. 2011, "Product quantization for nearest neighbor search", section IV). A
+slice's entry is the sum of one entry of each of two books of 16 (Babenko and Lempitsky 2014, "Additive
+quantization for extreme vector compression"): the byte's high half numbers the first one, its low half the
+second. So a byte is also two codes of 4 bits, whose tables fit a processor's registers (André et al. 2015,
+"Cache locality is not enough", PQ fast scan). The rotation that spreads variance evenly over the slices (Ge
+et al. 2013, "Optimized product quantization") is part of the encoder's last layer.
 
-A large index divides each list into cells, by the centroid that is nearest to what the codes say a residual
-is; these second centroids are the same for all lists (Babenko and Lempitsky 2016, "Efficient indexing of
-billion-scale datasets of deep descriptors", the non-orthogonal inverted multi-index). They change no code.
+A large index divides each list into cells, by the second centroid nearest to the decoded residual. Second
+centroids are the same for all lists (Babenko and Lempitsky 2016, "Efficient indexing of billion-scale
+datasets of deep descriptors", the non-orthogonal inverted multi-index). They change no code.
 """
 
-import hashlib
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fingerprint.kernels import njit
 
 _ROWS = 4096  # embeddings compared with all centroids at once: bounds memory
 
 
 class Codec:
-    """Coarse centroids [shape=(lists, dimension)], codebooks [shape=(bytes, 256, dimension / bytes)].
+    """Coarse centroids [shape=(lists, dimension)], books [shape=(bytes, 2, 16, dimension / bytes)].
 
     cells : second centroids [shape=(cells, dimension)]; without them a list is one cell
 
     Attributes
     ----------
+    codebooks : the sums of the books' entries, by byte [shape=(bytes, 256, dimension / bytes)]
     half_coarse, half_cells : half the squared lengths of the centroids [shape=(lists,)], and of the sums of a
         centroid and a second one [shape=(lists, cells)]: of vectors, the nearest is that whose product less
         its half is largest
@@ -35,18 +38,19 @@ class Codec:
     def __init__(
         self,
         coarse: NDArray[np.float32],
-        codebooks: NDArray[np.float32],
+        books: NDArray[np.float32],
         cells: NDArray[np.float32] | None = None,
     ) -> None:
-        slices, entries, width = codebooks.shape
+        slices, *entries, width = books.shape
         if cells is None:
             cells = np.zeros((1, coarse.shape[1]), np.float32)
-        if entries != 256 or slices * width != coarse.shape[1]:
-            raise ValueError(f"codebooks {codebooks.shape} do not fit centroids {coarse.shape}")
+        if entries != [2, 16] or slices * width != coarse.shape[1]:
+            raise ValueError(f"books {books.shape} do not fit centroids {coarse.shape}")
         if cells.shape[1:] != coarse.shape[1:] or len(coarse) * len(cells) > 65_536:
             raise ValueError(f"cells {cells.shape} do not fit centroids {coarse.shape}")
         self.coarse = np.ascontiguousarray(coarse)
-        self.codebooks = np.ascontiguousarray(codebooks)
+        self.books = np.ascontiguousarray(books)
+        self.codebooks = sums(books)
         self.cells = np.ascontiguousarray(cells)
         self.half_coarse = 0.5 * np.sum(self.coarse**2, axis=1)
         self._half_entries = 0.5 * np.sum(self.codebooks**2, axis=2)
@@ -64,11 +68,6 @@ class Codec:
     def code_size(self) -> int:
         """Bytes of a code, the number of its list not counted."""
         return len(self.codebooks)
-
-    @property
-    def cells_id(self) -> str:
-        """Hash of the cells: what was divided by others is not divided by these."""
-        return hashlib.sha256(self.cells.astype("<f4").tobytes()).hexdigest()[:16]
 
     def encode(
         self, embeddings: NDArray[np.float32]
@@ -125,6 +124,12 @@ class Codec:
         out = np.empty((len(lists), self.coarse.shape[1]), np.float32)
         _decode(lists, codes, self.coarse, self.codebooks, out)
         return out
+
+
+def sums(books: NDArray[np.float32]) -> NDArray[np.float32]:
+    """books[s, 0, byte // 16] + books[s, 1, byte % 16] of each slice and byte [shape=(bytes, 256, width)]."""
+    slices, _, _, width = books.shape
+    return (books[:, 0, :, None] + books[:, 1, None]).reshape(slices, 256, width)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fingerprint.kernels import njit
 
 _ROWS = 512  # patches laid out at once: stays in the cache between layout and product
 # Minimal filtering in six products: the polynomials are multiplied at five points and at infinity.

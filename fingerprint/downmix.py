@@ -6,9 +6,10 @@ that is (nearly) the negative of the loudest one, +1 for all others. Ordinary st
 has no such channel, and its mix is exactly the plain mean.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from fingerprint.kernels import njit
 
 # How often signs are decided, s: long enough for a correlation to mean something and for a ramp
 # between two signs to be inaudible as a click.
@@ -68,7 +69,7 @@ class Downmix:
 
 
 # Sums may be reordered so that they run in SIMD; NaN has to stay NaN, or the check for it is lost.
-_kernel = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+_kernel = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
 
 @_kernel

@@ -6,16 +6,15 @@ mel-PCA baseline) is the same thing with one layer.
 
 The weights file (safetensors) holds the layers, the codec and, as metadata, the layers' geometry and the
 front end they were trained on. The encoder's id is the hash of that file: whatever changes an embedding
-or a code changes the id. The codec's cells, which change neither, lie in a file of their own beside it
-(`python -m benchmarks.cells --write`), and are those of the encoder whose id it names.
+or a code changes the id.
 """
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -25,9 +24,9 @@ from fingerprint.audio import SAMPLE_RATE
 from fingerprint.codec import Codec
 from fingerprint.convolution import Layer, convolve
 from fingerprint.errors import EarmarkError
+from fingerprint.kernels import njit
 
 SHIPPED = Path(__file__).parent / "weights" / "encoder.safetensors"
-CELLS = "cells.safetensors"
 _CHUNK = 2560  # frames embedded in one go (64 s): bounds memory, costs 2 % in overlaps
 
 
@@ -94,20 +93,10 @@ class Encoder:
             tensors = load_tensors(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             metadata = {k: json.loads(v) for k, v in header["__metadata__"].items()}
-            layers = [
-                Layer(
-                    **geometry,
-                    weight=tensors[f"layer{i}.weight"].astype(np.float32),
-                    bias=tensors[f"layer{i}.bias"].astype(np.float32),
-                )
-                for i, geometry in enumerate(metadata["layers"])
-            ]
+            layers = layers_of(tensors, metadata)
             id = hashlib.sha256(data).hexdigest()[:16]
-            codec = Codec(
-                tensors["codec.coarse"].astype(np.float32),
-                tensors["codec.codebooks"].astype(np.float32),
-                _cells(path.with_name(CELLS), id),
-            )
+            parts = (tensors[f"codec.{name}"] for name in ("coarse", "books", "cells"))
+            codec = Codec(*(part.astype(np.float32) for part in parts))
             trained_on = metadata["front_end"]
             background = tensors["background.mean"], tensors["background.covariance"]
         except OSError as error:
@@ -158,16 +147,16 @@ class Encoder:
         return x[:, 0, :]
 
 
-def _cells(path: Path, encoder: str) -> NDArray[np.float32] | None:
-    """The cells of the encoder of that id, if the file is there and is of that one."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    if header["__metadata__"]["encoder"] != encoder:
-        return None
-    return load_tensors(data)["cells"].astype(np.float32)
+def layers_of(tensors: dict[str, NDArray], metadata: dict[str, Any]) -> list[Layer]:
+    """The layers of a weights file. Raises KeyError, TypeError or ValueError if it has none."""
+    return [
+        Layer(
+            **geometry,
+            weight=tensors[f"layer{i}.weight"].astype(np.float32),
+            bias=tensors[f"layer{i}.bias"].astype(np.float32),
+        )
+        for i, geometry in enumerate(metadata["layers"])
+    ]
 
 
 @njit(cache=True, nogil=True)

@@ -9,6 +9,7 @@ by piece: memory grows with the fingerprint, not with the audio, and the pieces 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fingerprint.audio import SAMPLE_RATE, Limits, open_audio
+from fingerprint.audio import SAMPLE_RATE, AudioStream, Limits, open_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.spectrogram import (
@@ -31,6 +32,7 @@ from fingerprint.spectrogram import (
     band_levels,
     normalise,
 )
+from fingerprint.tracks import heard_tracks, without_name
 
 REFERENCE_EVERY = 5  # a reference keeps every fifth embedding: one per 0.5 s
 QUERY_EVERY = 1
@@ -60,6 +62,11 @@ class Fingerprint:
     levels : band levels of a query [shape=(frames, BANDS)] as bytes, see `decibels`; None if it keeps
         none: then it is found only as it is
     tags : title, artist, isrc, label, release_date, where the file carries them
+    track : number of the sound track, counted from 1, of a file with several; else None
+    undecoded : seconds that the file states and that could not be decoded
+    damage : what keeps the file from being all that it states to be, or None
+    notes : what else was not heard or is odd, one sentence each
+    others : of a query, those of the file's other sound tracks
     """
 
     encoder: str
@@ -73,10 +80,27 @@ class Fingerprint:
     embeddings: NDArray[np.float32]
     levels: NDArray[np.uint8] | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    track: int | None = None
+    undecoded: float = 0.0
+    damage: str | None = None
+    notes: tuple[str, ...] = ()
+    others: tuple["Fingerprint", ...] = ()
 
-    def save(self, path: Path) -> None:
+    @property
+    def tracks(self) -> tuple["Fingerprint", ...]:
+        """Those of all sound tracks, each without the others."""
+        return (replace(self, others=()), *self.others)
+
+    def of_track(self, track: int | None) -> "Fingerprint":
+        """That of one sound track, without the others. Raises KeyError without that track."""
+        for made in self.tracks:
+            if made.track == track:
+                return made
+        raise KeyError(track)
+
+    def save(self, path: str | Path) -> None:
         """Write an `.emk` file."""
-        path.write_bytes(self.to_bytes())
+        Path(path).write_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """An `.emk` file's content: embeddings as signed bytes, levels, the rest as JSON metadata."""
@@ -93,8 +117,13 @@ class Fingerprint:
                 "reach",
             )
         }
+        metadata["heard"] = json.dumps(
+            {name: getattr(self, name) for name in ("track", "undecoded", "damage", "notes")}
+        )
         codes = np.round(self.embeddings * _EMK_SCALE).clip(-127, 127).astype(np.int8)
         tensors = {"embeddings": codes} | ({} if self.levels is None else {"levels": self.levels})
+        for other in self.others:
+            tensors[f"track-{other.track}"] = np.frombuffer(other.to_bytes(), np.uint8)
         return save_tensors(tensors, {"earmark": "1", **metadata})
 
     @classmethod
@@ -127,7 +156,15 @@ class Fingerprint:
                 reach=float(_value(text, "reach", float)),
                 embeddings=embeddings,
                 levels=levels,
+                others=tuple(
+                    cls.load(tensor.tobytes(), name)
+                    for key, tensor in sorted(tensors.items())
+                    if key.startswith("track-")
+                ),
+                **_heard_as(text),
             )
+            if any(other.others for other in made.others):
+                raise ValueError("tracks within tracks")
             times = (made.duration, made.start, made.step, made.reach)
             if not all(map(np.isfinite, times)) or made.every < 1 or made.step <= 0:
                 raise ValueError("impossible times")
@@ -140,6 +177,7 @@ class Fingerprint:
 
 # Components of a unit vector of 128 dimensions seldom exceed 0.5.
 _EMK_SCALE = 254.0
+_MOST_NOTES = 100  # of one fingerprint
 _LEVEL_STEP = 0.5  # dB that one unit of a level's byte stands for, from SILENCE up
 
 
@@ -161,6 +199,22 @@ def _value(text: dict[str, str], key: str, kind: type) -> Any:
     return value
 
 
+def _heard_as(text: dict[str, str]) -> dict[str, Any]:
+    """What an `.emk` file says of what was heard. Raises ValueError."""
+    heard = json.loads(text["heard"])
+    track, undecoded = heard["track"], float(heard["undecoded"])
+    damage, notes = heard["damage"], tuple(heard["notes"])
+    lines = (*notes, *([] if damage is None else [damage]))
+    if not (
+        (track is None or (type(track) is int and track > 0))
+        and 0 <= undecoded < np.inf
+        and len(lines) <= _MOST_NOTES
+        and all(isinstance(it, str) and it.isprintable() and len(it) <= 1000 for it in lines)
+    ):
+        raise ValueError("what was heard is no such thing")
+    return {"track": track, "undecoded": undecoded, "damage": damage, "notes": notes}
+
+
 def fingerprint(
     source: str | Path | BinaryIO,
     encoder: Encoder,
@@ -171,12 +225,16 @@ def fingerprint(
 ) -> Fingerprint:
     """Fingerprint a sound file.
 
+    A query is made of all sound tracks of a file (`Fingerprint.others`), a reference of the first that
+    sounds, beginning with the one that a player would play.
+
     Parameters
     ----------
     source : path or binary file
     encoder : Encoder
     every : REFERENCE_EVERY for what goes into a library, QUERY_EVERY for what is looked up
     limits : Limits
+        Of all sound tracks together.
     name : str
         What to call the source if it is not a path.
 
@@ -186,8 +244,56 @@ def fingerprint(
         Those of `open_audio`, and "too-short" or "silent": less than 0.5 s of sound.
     """
     with open_audio(source, limits, name) as stream:
-        made = _made(stream.blocks(), encoder, every, name or stream.name)
-        return replace(made, sha256=stream.sha256(), tags=stream.tags)
+        return fingerprint_stream(stream, limits, encoder, every)
+
+
+def fingerprint_stream(
+    stream: AudioStream, limits: Limits, encoder: Encoder, every: int
+) -> Fingerprint:
+    """As `fingerprint`, of a sound that is open and has not been read."""
+    sha256, tags = stream.sha256(), stream.tags
+    if stream.tracks == 1:
+        made = _of_stream(stream, encoder, every)
+    else:
+        made = _of_tracks(stream, limits, encoder, every)
+    others = tuple(replace(other, sha256=sha256, tags=tags) for other in made.others)
+    return replace(made, sha256=sha256, tags=tags, others=others)
+
+
+def _of_stream(stream: AudioStream, encoder: Encoder, every: int) -> Fingerprint:
+    made = _made(stream.blocks(), encoder, every, stream.name)
+    return replace(
+        made, undecoded=stream.undecoded, damage=stream.damage, notes=tuple(stream.notes)
+    )
+
+
+def _of_tracks(stream: AudioStream, limits: Limits, encoder: Encoder, every: int) -> Fingerprint:
+    """That of a file with several sound tracks."""
+    made: list[Fingerprint] = []
+    notes: list[str] = []
+    problem: AudioError | None = None
+    is_query = every == QUERY_EVERY
+    for heard in heard_tracks(stream, limits, in_order=is_query):
+        number = heard.number
+        if made and not is_query:
+            notes.append(f"track {number} is not stored; it can be as a file of its own")
+            continue
+        try:
+            if isinstance(heard.stream, AudioError):
+                raise heard.stream
+            one = _of_stream(heard.stream, encoder, every)
+        except AudioError as error:
+            problem = problem or error
+            notes.append(f"track {number} is not heard: {without_name(error, stream.name)}")
+            continue
+        heard.seconds = one.duration
+        notes += [f"track {number}: {note}" for note in one.notes]
+        damage = one.damage and f"track {number}: {one.damage}"
+        made.append(replace(one, track=number, notes=(), damage=damage))
+    if not made:
+        assert problem is not None  # there are tracks
+        raise problem
+    return replace(made[0], others=tuple(made[1:]), notes=tuple(notes))
 
 
 def fingerprint_samples(
@@ -208,6 +314,8 @@ def _made(
     frames = _normalised(_noted(pieces, kept) if is_query else pieces)
     if is_query:
         frames = padded(frames, encoder.window + (REFERENCE_EVERY - 1) * encoder.hop)
+    else:  # a recording shorter than a window has one embedding all the same
+        frames = filled(frames, encoder.window)
     embeddings = np.concatenate(
         [np.empty((0, encoder.dimension), np.float32), *_embedded(frames, encoder, every)]
     )
@@ -312,12 +420,15 @@ def _normalised(pieces: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.fl
 def padded(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
     """Pieces with PADDING unknown (zero) frames before and after, and at least so many in all."""
     unknown = np.zeros((PADDING, BANDS), np.float32)
-    yield unknown
-    frames = 2 * PADDING
+    yield from filled(chain([unknown], pieces, [unknown]), least)
+
+
+def filled(pieces: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
+    """Pieces with unknown (zero) frames after them, if there are fewer than so many in all."""
+    frames = 0
     for piece in pieces:
         frames += len(piece)
         yield piece
-    yield unknown
     if frames < least:
         yield np.zeros((least - frames, BANDS), np.float32)
 

@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fingerprint.kernels import njit
 from fingerprint.spectrogram import BANDS, BANDS_PER_OCTAVE, normalise
 
 BANDS_PER_SEMITONE = BANDS_PER_OCTAVE / 12
@@ -68,38 +68,43 @@ def _ladder() -> tuple[Hypothesis, ...]:
 LADDER = _ladder()
 
 
-def restore(levels: NDArray[np.float32], hypothesis: Hypothesis) -> NDArray[np.float32]:
+def restore(
+    levels: NDArray[np.float32], hypothesis: Hypothesis, begin: float = 0.0
+) -> NDArray[np.float32]:
     """Spectrogram of the recording that a query [shape=(frames, BANDS), dB] would be a copy of.
 
-    Returns [shape=(1 + floor((frames - 1) * tempo), BANDS)]: frame t shows the query's moment t / tempo, band
-    b its band b + 2 * pitch, both interpolated linearly.
+    Returns [shape=(1 + floor((frames - 1 - begin) * tempo), BANDS)]: frame t shows the query's frame
+    begin + t / tempo, band b its band b + 2 * pitch, both interpolated linearly.
     """
-    if hypothesis == UNALTERED:
+    if hypothesis == UNALTERED and not begin:
         return normalise(levels)
-    restored, low, high = resampled(levels, hypothesis.tempo, hypothesis.pitch * BANDS_PER_SEMITONE)
+    restored, low, high = resampled(
+        levels, hypothesis.tempo, hypothesis.pitch * BANDS_PER_SEMITONE, begin
+    )
     return normalise(restored, low, high)
 
 
 def resampled(
-    levels: NDArray[np.float32], tempo: float, bands: float
+    levels: NDArray[np.float32], tempo: float, bands: float, begin: float = 0.0
 ) -> tuple[NDArray[np.float32], int, int]:
-    """Levels at frames t / tempo and bands b + bands, and the range low to high of bands that are known."""
-    frames = 1 + math.floor((len(levels) - 1) * tempo + 1e-9) if len(levels) else 0
+    """Levels at frames begin + t / tempo and bands b + bands, and the range low to high of known bands."""
+    frames = 1 + math.floor((len(levels) - 1 - begin) * tempo + 1e-9) if len(levels) else 0
+    frames = max(0, frames)
     low = min(BANDS, max(0, math.ceil(-bands - 1e-9)))
     high = max(low, min(BANDS, math.floor(BANDS - 1 - bands + 1e-9) + 1))
     out = np.zeros((frames, BANDS), np.float32)
-    _resample(np.ascontiguousarray(levels, np.float32), tempo, bands, low, high, out)
+    _resample(np.ascontiguousarray(levels, np.float32), tempo, bands, begin, low, high, out)
     return out, low, high
 
 
 @njit(cache=True, nogil=True)
-def _resample(levels, tempo, bands, low, high, out):
-    """out[t, b] = levels[t / tempo, b + bands], bilinear; bands below low and from high on stay."""
+def _resample(levels, tempo, bands, begin, low, high, out):
+    """out[t, b] = levels[begin + t / tempo, b + bands], bilinear; bands below low and from high on stay."""
     last = len(levels) - 1
     shift = int(np.floor(bands))
     above = np.float32(bands - shift)
     for t in range(len(out)):
-        at = min(t / tempo, float(last))
+        at = min(begin + t / tempo, float(last))
         before = min(int(at), max(last - 1, 0))
         after = min(before + 1, last)
         late = np.float32(at - before)

@@ -10,10 +10,10 @@ after normalisation, on the `CONTEXT` frames at each side.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.audio import SAMPLE_RATE
+from fingerprint.kernels import njit
 
 FFT = 1024  # samples under one window: 128 ms, 7.8 Hz between bins
 HOP = 200  # samples from one frame to the next: 25 ms

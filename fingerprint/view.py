@@ -4,6 +4,7 @@ Embedding i of a view looks at `window` frames of the restored spectrogram. Fram
 frame t / tempo, so the view's embeddings lie 0.1 / tempo seconds of the query apart.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +23,7 @@ from fingerprint.fingerprint import (
     padded,
 )
 from fingerprint.hypotheses import UNALTERED, Hypothesis, restore
-from fingerprint.spectrogram import FFT, FRAME_RATE
+from fingerprint.spectrogram import BANDS, CONTEXT, FFT, FRAME_RATE
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,32 @@ def under(
         (encoder.window - 1) / 2 / FRAME_RATE / hypothesis.tempo + FFT / 2 / SAMPLE_RATE,
         encoder.codec,
     )
+
+
+def laid(
+    hypothesis: Hypothesis, fingerprint: Fingerprint, encoder: Encoder, first: float, count: int
+) -> NDArray[np.float32]:
+    """Embeddings [shape=(count, dimension)] of a query under a hypothesis, at a reference's step.
+
+    first : second of the query at the centre of the first one's window; windows lie exactly there, also
+        between two frames. What is beyond the query's ends is unknown.
+
+    Raises ValueError if the fingerprint keeps no levels.
+    """
+    if fingerprint.levels is None:
+        raise ValueError(f"{fingerprint.source}: this fingerprint keeps no levels")
+    tempo = hypothesis.tempo
+    picture = np.zeros(
+        (REFERENCE_EVERY * encoder.hop * (count - 1) + encoder.window, BANDS), np.float32
+    )
+    # frame of the query that the picture's first one shows
+    begin = (first - FFT / 2 / SAMPLE_RATE) * FRAME_RATE - (encoder.window - 1) / 2 / tempo
+    low = max(-CONTEXT, math.ceil(-begin * tempo - 1e-9))
+    end = len(picture) + CONTEXT
+    start = begin + low / tempo
+    whole = max(0, int(start))
+    last = max(whole, int(begin + end / tempo) + 2)
+    restored = restore(decibels(fingerprint.levels[whole:last]), hypothesis, start - whole)
+    inside = restored[max(0, -low) :][: len(picture) - max(0, low)]
+    picture[max(0, low) :][: len(inside)] = inside
+    return encoder.embed(picture, REFERENCE_EVERY)

@@ -1,11 +1,12 @@
 """Local alignment of a query with one recording, along time.
 
-As Smith and Waterman (1981) align sequences, with embeddings for letters: every step of the reference
-(0.5 s) adds the weight of the query's embedding that lies under it, positive where the two are more
-alike than unrelated music is, negative where they are not; the alignment is the run whose sum is
-largest. The offset between the two may creep by one query step (0.1 s) a reference step, at a price,
-which follows a tempo that is a little off. A line through the path, weighted by what each step says,
-then gives offset and tempo more finely than a step.
+As Smith and Waterman (1981) align sequences, with embeddings for letters: every step of the reference (0.5
+s) adds the weight of the query's embedding that lies under it, positive where the two are more alike than
+unrelated music is, negative where they are not; the alignment is the run whose sum is largest. The offset
+between the two may creep by one query step (0.1 s) a reference step, at a price, which follows a tempo that
+is a little off. What lies beyond its ends, where both go on, counts against it up to the price of a border.
+A line through the path, weighted by what each step says, then gives offset and tempo more finely than a
+step.
 """
 
 import math
@@ -14,15 +15,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.kernels import njit
 from fingerprint.view import View
+from index.change import Change
 from index.query_context import Question
 from index.significance import weights
 
-CREEP_PRICE = 1.0  # score lost for every query step by which the offset changes
+# Score lost for every query step by which the offset changes: true copies seldom bend, and where chance
+# may, it finds more (`python -m benchmarks.prices`).
+CREEP_PRICE = 3.0
+BEYOND = (
+    6  # reference steps (3 s) beyond either end that are looked at for what speaks against a border
+)
 # Query steps, squared and weighted, that a changing offset must explain better than a constant one
 # before it is believed: keeps a clip of five seconds from having a tempo by accident.
 CREEP_DOUBT = 150.0
@@ -55,7 +62,7 @@ class Found:
 
     `hypotheses` is how many were tried before this one was believed, `e_value` its chance once it was judged,
     `stretches` the first and last steps of its parts, between which something else is heard, once these were
-    looked for (`index.boundaries`).
+    looked for (`index.boundaries`), `change` its tempo and pitch with their intervals, once fitted.
     """
 
     recording: int
@@ -64,6 +71,7 @@ class Found:
     hypotheses: int = 1
     e_value: float = math.inf
     stretches: tuple[tuple[float, float], ...] = ()
+    change: Change | None = None
 
     @property
     def score(self) -> float:
@@ -130,29 +138,37 @@ def align_near(
         low + begin,
         2 * slack + 1,
         REFERENCE_EVERY,
+        question.prices.pair,
     )
-    while (alignment := align(banded, low, least)) is not None:
-        yield Found(
-            recording,
-            alignment._replace(
-                first=alignment.first + first,
-                last=alignment.last + first,
-                offset=alignment.offset + REFERENCE_EVERY * first,
-            ),
-            view,
-        )
+    while (alignment := align(banded, low, question.prices.border, least)) is not None:
+        if alignment.score > max(0.0, least):
+            yield Found(
+                recording,
+                alignment._replace(
+                    first=alignment.first + first,
+                    last=alignment.last + first,
+                    offset=alignment.offset + REFERENCE_EVERY * first,
+                ),
+                view,
+            )
         banded[alignment.first : alignment.last + 1] = np.nan
 
 
-def align(banded: NDArray[np.float32], low: int, least: float = 0.0) -> Alignment | None:
-    """Best local alignment within a band of offsets; None if it scores less than `least` or nothing.
+def align(
+    banded: NDArray[np.float32], low: int, border: float = 0.0, least: float = 0.0
+) -> Alignment | None:
+    """Best local alignment within a band of offsets; None if its pairs say less than `least` or nothing.
 
     banded [shape=(reference steps, offsets)]: what each reference step weighs at offset low + column;
-    NaN where the query has no step there.
+    NaN where the query has no step there. border : what either end may cost, at most (`index.significance`)
     """
     score, first, path = _align(banded, np.float32(CREEP_PRICE))
     if score <= 0 or score < least:
         return None
+    score -= _against(
+        banded[first - BEYOND if first > BEYOND else 0 : first, path[0]][::-1], border
+    )
+    score -= _against(banded[first + len(path) :, path[-1]][:BEYOND], border)
     steps = np.arange(first, first + len(path))
     weight, at = _peaks(banded[steps], path)
     middle = (steps[0] + steps[-1]) / 2
@@ -164,6 +180,12 @@ def align(banded: NDArray[np.float32], low: int, least: float = 0.0) -> Alignmen
     creep /= spread + CREEP_DOUBT
     offset = low + mean_offset - creep * mean_step
     return Alignment(float(score), int(steps[0]), int(steps[-1]), float(offset), float(creep))
+
+
+def _against(beyond: NDArray[np.float32], border: float) -> float:
+    """What the weights beyond an end, from there on, say against a border, at most `border`."""
+    there = beyond[: np.argmax(np.isnan(beyond))] if np.isnan(beyond).any() else beyond
+    return min(border, max(0.0, -float(there.sum())))
 
 
 def _peaks(

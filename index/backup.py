@@ -1,13 +1,13 @@
 """A copy of a library in use, as of one commit.
 
 The catalogue is copied row by row in one read transaction, from SQLite or PostgreSQL to either; the
-segments, which never change, by hard links where the file system can and byte by byte where it cannot. All
+segments, which never change, byte by byte, each file as it was written or not at all. All
 of it is made in a folder of another name, synchronised, and renamed at the end: what has the backup's name
 is whole, and is a library like any other. It goes its own way from then on, so it has an id of its own.
 """
 
+import hashlib
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,13 +15,14 @@ from pathlib import Path
 import sqlalchemy as sql
 
 from index import audit_log as audit
-from index import catalogue, keys
+from index import catalogue, keys, segment, signing
 from index.database import BESIDE, Database, DatabaseErrors, Postgresql, SqliteFile
 from index.errors import LibraryError
 from index.library import CATALOGUE, Library, bind
 from index.segment import synchronise
 
 _AT_ONCE = 1000  # rows
+_BYTES_AT_ONCE = 1 << 20
 
 
 class TargetInUse(LibraryError):
@@ -43,8 +44,9 @@ def backup(library: Library, target: Path, url: sql.URL = BESIDE) -> int:
         with tempfile.TemporaryDirectory(
             prefix=f"{target.name}.partial-", dir=target.parent, ignore_cleanup_errors=True
         ) as beside:
-            made = Path(beside, "library")  # for others to read, as that folder is not
-            (made / "segments").mkdir(parents=True)
+            made = Path(beside, "library")
+            for folder in (made, made / "segments"):
+                folder.mkdir(mode=0o700)
             revision = _made(library, made, url)
             made.rename(target)
         synchronise(target.absolute().parent)
@@ -63,6 +65,8 @@ def _made(library: Library, folder: Path, url: sql.URL) -> int:
         if copy.has("properties"):
             raise TargetInUse(f"{copy.name}: holds a library already; name an empty database")
         revision = _copy(library, folder, copy)
+        if (library.path / signing.FILE).is_file():
+            shutil.copy2(library.path / signing.FILE, folder / signing.FILE)
         for file in folder.rglob("*"):
             synchronise(file)
         synchronise(folder)
@@ -76,14 +80,20 @@ def _copy(library: Library, folder: Path, copy: Database) -> int:
     while True:
         with library.reading() as connection:
             revision = catalogue.revision(connection)
-            named = {library.segment_path(it.number).name for it in catalogue.segments(connection)}
+            hashes = {
+                name: sha256
+                for row in catalogue.segments(connection)
+                for name, sha256 in zip(
+                    segment.names(row.number), (row.header_sha256, row.sha256), strict=True
+                )
+            }
             for file in (folder / "segments").iterdir():
-                if file.name not in named:
+                if file.name not in hashes:
                     file.unlink()
             missing = None
-            for name in sorted(named):
+            for name, sha256 in sorted(hashes.items()):
                 try:
-                    _link(library.path / "segments" / name, folder / "segments" / name)
+                    _copy_file(library.path / "segments" / name, folder / "segments" / name, sha256)
                 except FileNotFoundError:
                     missing = name
             if missing is None:
@@ -131,12 +141,14 @@ def _calibration(text: str, library: str, copy: str) -> str:
     return text
 
 
-def _link(source: Path, target: Path) -> None:
+def _copy_file(source: Path, target: Path, sha256: str) -> None:
+    """Copy a file, once. Raises LibraryError if it is not what was written."""
     if target.exists():
         return
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+    digest = hashlib.sha256()
+    with source.open("rb") as file, target.open("xb") as copy:
+        while data := file.read(_BYTES_AT_ONCE):
+            digest.update(data)
+            copy.write(data)
+    if digest.hexdigest() != sha256:
+        raise segment.damaged(source, "its checksum is wrong")

@@ -31,6 +31,7 @@ INTERRUPTION = 12.0
 # Median of an alignment in which nothing else is heard: if that were so beyond its ends, it would go on
 # there. What lies beyond must then say as much for itself as a stretch.
 CLEAR = 8.0
+SURE = 3.0  # what a pair that is of one moment beyond doubt exceeds
 FARTHEST = 60.0  # s to either side of an alignment to which it is followed
 
 
@@ -54,10 +55,23 @@ def stretches(found: Found, question: Question) -> tuple[tuple[float, float], ..
     reference = view.codec.decode(codes.lists, codes.codes)
     crowding = (view.crowding[query] + view.codec.crowding(reference, codes.lists)) / 2
     above = (np.sum(view.embeddings[query] * reference, axis=1) - crowding) / UNIT
-    borders = _borders(above, alignment.first - first, alignment.last - first)
+    borders = _borders(above, *_surest(above, alignment.first - first, alignment.last - first))
     return tuple((first + start, first + last) for start, last in borders) or (
         (alignment.first - 0.5, alignment.last + 0.5),
     )
+
+
+def _surest(above: NDArray[np.float32], first: int, last: int) -> tuple[int, int]:
+    """The part of steps first to last whose sum above SURE is highest."""
+    total = highest = 0.0
+    start, best = first, (first, last)
+    for i in range(first, last + 1):
+        if total <= 0:
+            start, total = i, 0.0
+        total += float(above[i]) - SURE
+        if total > highest:
+            highest, best = total, (start, i)
+    return best
 
 
 def _borders(above: NDArray[np.float32], first: int, last: int) -> Iterator[tuple[float, float]]:

@@ -21,9 +21,10 @@ from index.database import Text
 from index.errors import LibraryError
 from index.recording import Metadata, Recording
 from index.schema import Schema
+from index.segment import Written
 
 # Of the catalogue with the audit log and the keys: another format is another Earmark's.
-SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 5)
+SCHEMA = Schema(Path(__file__).parent / "migrations" / "versions", "catalogue_version", 6)
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ _segments = sql.Table(
     sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("embeddings", sql.Integer, nullable=False),
     sql.Column("sha256", Text, nullable=False),
+    sql.Column("header_sha256", Text, nullable=False),
     # the last revision that changed which of its recordings are found, and by whom; 0: none did
     sql.Column("changed", sql.Integer, nullable=False, server_default="0"),
 )
+AT_ONCE = 500  # segments named in one query: databases bound its parameters
 _NEEDED = {"id", "encoder", "revision"}  # properties that every library has
 _REVISION = re.compile("[0-9]{1,18}")
 _FINDABLE = {"licence_until", "owner", "private"}  # what says whether a recording is found
@@ -69,6 +72,7 @@ _recordings = sql.Table(
     sql.Column("sha256", Text, nullable=False),
     sql.Column("codes_sha256", Text, nullable=False),
     sql.Column("duration", sql.Float, nullable=False),
+    sql.Column("undecoded_seconds", sql.Float, nullable=False, server_default="0"),
     sql.Column("ingested_at", Text, nullable=False),
     sql.Column("supplied_at", Text, nullable=False),
     sql.Column("supplied_by", Text),
@@ -113,20 +117,17 @@ def create(connection: Connection, encoder: str) -> None:
 
 
 def format_of(connection: Connection) -> int | None:
-    """The format of the library; None if it is not said, as in one of before format 4 nor there."""
+    """The format of the library; None if it is not said."""
     said = SCHEMA.format_of(connection)
-    return said if said is not None else _said_before_4(connection)
+    if said is not None:
+        return said
+    before = properties(connection).get("format", "")  # of formats 1 to 3
+    return int(before) if before.isdecimal() else None
 
 
 def migrate(connection: Connection) -> None:
     """Make a library of an earlier format one of this."""
-    said = SCHEMA.format_of(connection)
-    SCHEMA.upgrade(connection, None if said is not None else _said_before_4(connection))
-
-
-def _said_before_4(connection: Connection) -> int | None:
-    said = properties(connection).get("format", "")
-    return int(said) if said.isdecimal() else None
+    SCHEMA.upgrade(connection)
 
 
 def properties(connection: Connection) -> dict[str, str]:
@@ -182,11 +183,17 @@ def next_revision(connection: Connection) -> None:
 
 
 class SegmentRow(NamedTuple):
-    """What the catalogue knows of a segment file."""
+    """What the catalogue knows of a segment: its embeddings, and the SHA-256 of its lists and its header."""
 
     number: int
     embeddings: int
     sha256: str
+    header_sha256: str
+
+    @property
+    def written(self) -> Written:
+        """Its files as they were written."""
+        return Written(self.embeddings, self.sha256, self.header_sha256)
 
 
 def segments(connection: Connection) -> list[SegmentRow]:
@@ -228,11 +235,11 @@ def add_segment(connection: Connection, row: SegmentRow) -> None:
 
 def remove_segments(connection: Connection, numbers: Iterable[int]) -> None:
     """Forget segments, and where in them removed recordings' codes were."""
-    gone = list(numbers)
-    connection.execute(
-        sql.update(_recordings).where(_recordings.c.segment.in_(gone)).values(segment=None)
-    )
-    connection.execute(sql.delete(_segments).where(_segments.c.number.in_(gone)))
+    gone = [{"gone": number} for number in numbers]
+    here = _recordings.c.segment == sql.bindparam("gone")
+    connection.execute(sql.update(_recordings).where(here).values(segment=None), gone)
+    here = _segments.c.number == sql.bindparam("gone")
+    connection.execute(sql.delete(_segments).where(here), gone)
 
 
 def add_recordings(connection: Connection, rows: Iterable[tuple[Placement, str]]) -> None:
@@ -315,6 +322,10 @@ def placements(
     query = query.order_by(columns.segment, columns.first, columns.number)
     if day is not None:
         query = query.where(sql.or_(columns.licence_until.is_(None), columns.licence_until >= day))
+    if segments is not None and len(segments) > AT_ONCE:
+        some = sorted(segments)
+        runs = (some[at : at + AT_ONCE] for at in range(0, len(some), AT_ONCE))
+        return Placements.joined([placements(connection, day, owner, run) for run in runs])
     if segments is not None:
         query = query.where(columns.segment.in_(segments))
     # straight from the driver's rows: of a million, this takes a second

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,17 @@ POSTGRESQL = "postgresql+psycopg"
 DatabaseErrors = (sql.exc.DBAPIError, sql.exc.TimeoutError)
 
 _PATIENCE = 10  # seconds to wait for a connection
+# Connections of one process to a PostgreSQL server, which by default has 100 for all; so many are kept open.
+MOST_CONNECTIONS, _KEPT = 40, 5
+_TURN = 60  # seconds that a search waits for others to end
 _POLL = 0.05  # s between two tries to get a lock
 # A machine that vanished is noticed, and its locks are free, after 20 + 4 × 10 s.
 _KEEPALIVE = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4}
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read, as `open`'s `opener`."""
+    return os.open(path, flags, 0o600)
 
 
 class Text(sql.TypeDecorator[str]):
@@ -68,6 +76,8 @@ class SqliteFile:
             "sqlite://",
             creator=self._open,
             poolclass=sql.QueuePool if self._writable else sql.NullPool,
+            # each search holds a connection: here there are as many as are searched at once
+            **({"max_overflow": -1} if self._writable else {}),
         )
 
         @sql.event.listens_for(self.engine, "connect")
@@ -79,9 +89,14 @@ class SqliteFile:
 
         @sql.event.listens_for(self.engine, "begin")
         def begin(connection: Connection) -> None:
-            connection.exec_driver_sql("BEGIN")
+            writes = connection.get_execution_options().get("writes", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     def _open(self) -> sqlite3.Connection:
+        if self._writable and not os.path.exists(self._file) and os.path.isdir(self._file.parent):
+            # SQLite makes the files beside it with the rights of this one
+            with suppress(FileExistsError):
+                os.close(private(str(self._file), os.O_CREAT | os.O_EXCL))
         alone = not self._writable and not os.path.exists(f"{self._file}-wal")
         uri = f"{self._file.absolute().as_uri()}?immutable={alone:d}"
         return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
@@ -113,13 +128,35 @@ class SqliteFile:
 
         Raises TimeoutError if another has it.
         """
-        lock = FileLock(self._file.with_name(f"{name}.lock"))
+        lock = FileLock(self._file.with_name(f"{name}.lock"), mode=0o600)
         with lock.acquire(timeout=wait, cancel_check=give_up), self.engine.connect() as connection:
             yield connection
 
-    def claim(self, name: str) -> AbstractContextManager[Callable[[], bool] | None]:
-        """A lock that is there to be had: the file of jobs is one server's."""
-        return nullcontext(lambda: True)
+    @contextmanager
+    def claim(self, name: str) -> Iterator[Callable[[], bool] | None]:
+        """A lock, if it is free, with a function that says whether it is still held; otherwise None."""
+        lock = FileLock(self._file.with_name(f"{name}.lock"), mode=0o600)
+        try:
+            lock.acquire(timeout=0)
+        except TimeoutError:
+            yield None
+            return
+        try:
+            yield lambda: lock.is_locked
+        finally:
+            # while it is locked: who has opened the file that is gone then sees so, and opens another
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    @contextmanager
+    def transaction(self, connection: Connection) -> Iterator[None]:
+        """A transaction that writes. Others that write wait for it, whatever lock they hold."""
+        connection.execution_options(writes=True)
+        try:
+            with connection.begin():
+                yield
+        finally:
+            connection.execution_options(writes=False)
 
     def is_settled(self) -> bool:
         """Whether nothing that failed to be committed can still look as if it had been.
@@ -196,8 +233,15 @@ class Postgresql:
                 _unlock(connection, name)
 
     @contextmanager
+    def transaction(self, connection: Connection) -> Iterator[None]:
+        """As SqliteFile's. The lock comes before the first query, which decides what the transaction sees."""
+        with connection.begin():
+            connection.exec_driver_sql("LOCK TABLE audit IN EXCLUSIVE MODE")
+            yield
+
+    @contextmanager
     def claim(self, name: str) -> Iterator[Callable[[], bool] | None]:
-        """A lock, if it is to be had: with what tells whether it is still held; otherwise None."""
+        """A lock, if it is free, with a function that says whether it is still held; otherwise None."""
         with self.engine.connect() as connection:
             if not _said(connection, sql.func.pg_try_advisory_lock(_key(name))):
                 yield None
@@ -229,7 +273,11 @@ class Postgresql:
         passing = isinstance(error, sql.exc.TimeoutError | sql.exc.OperationalError) or (
             isinstance(error, sql.exc.DBAPIError) and error.connection_invalidated
         )
-        if passing:
+        if isinstance(error, sql.exc.TimeoutError):
+            then += (
+                f"; more is asked at once than {MOST_CONNECTIONS} connections can answer: try again"
+            )
+        elif passing:
             then += "; it can be tried again when the database answers"
         kind = DatabaseAway if passing else LibraryError
         return kind(f"{what} ({_reason(error)}); {then}")
@@ -269,7 +317,9 @@ def _postgresql(url: sql.URL, isolation: str) -> Engine:
             url.set(drivername=POSTGRESQL),
             isolation_level=isolation,
             pool_pre_ping=True,
-            pool_timeout=_PATIENCE,
+            pool_timeout=_TURN,
+            max_overflow=MOST_CONNECTIONS - _KEPT,
+            pool_size=_KEPT,
             connect_args=given,
         )
     except ModuleNotFoundError as error:

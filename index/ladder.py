@@ -8,26 +8,30 @@ explain; `index.refine` then finds its tempo and pitch between the rungs, and wh
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
 from fingerprint.cores import pool
-from fingerprint.fingerprint import Fingerprint
+from fingerprint.fingerprint import AUDIBLE, SHORTEST, Fingerprint, as_bytes
 from fingerprint.hypotheses import Hypothesis
+from fingerprint.spectrogram import FRAME_RATE
 from index.align import Found, align_near
 from index.query_context import Question
 from index.votes import Candidate, Effort, Passage, candidates
 
 # Chosen on the tune packages; docs/decisions/ladder.md says what with.
 # Screening: 32 lists hold 51 to 97 % of what is sought on the right rung.
-SCREEN = Effort(2, 20, 32, 20_000, 4)
+SCREEN = Effort(2, 20, 32, 50_000, 4)
 SLOPES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.13)
 AT_ONCE = 16  # rungs screened before candidates are looked at
 EAGER = 3  # candidates aligned then, before the ladder goes on
 LAST = 12  # candidates aligned when it has ended
 PART = 10.0  # s of a query of which…
+SILENT = 2.0  # s of silence at which a query is divided
 LONGEST = 6.0  # …at most this much is looked at under the ladder
 
 
@@ -47,14 +51,31 @@ class Excerpt(NamedTuple):
 
 
 def excerpts(fingerprint: Fingerprint) -> list[Excerpt]:
-    """What of the query is looked at: the middle of each of its equal parts of at most PART seconds."""
-    parts = max(1, math.ceil(fingerprint.duration / PART))
-    length = fingerprint.duration / parts
-    reach = min(length, LONGEST) / 2
-    return [
-        Excerpt((part + 0.5) * length - reach, (part + 0.5) * length + reach)
-        for part in range(parts)
-    ]
+    """What of the query is looked at: the middle of each equal part, at most PART seconds, of what sounds."""
+    chosen: list[Excerpt] = []
+    for start, end in _sounding(fingerprint):
+        parts = max(1, math.ceil((end - start) / PART))
+        length = (end - start) / parts
+        reach = min(length, LONGEST) / 2
+        middles = (start + (part + 0.5) * length for part in range(parts))
+        chosen += [Excerpt(middle - reach, middle + reach) for middle in middles]
+    return chosen
+
+
+def _sounding(fingerprint: Fingerprint) -> Iterator[tuple[float, float]]:
+    """Seconds from and to which a query sounds, without pauses of SILENT and more."""
+    if fingerprint.levels is None:
+        return
+    loudest = fingerprint.levels.max(axis=1, initial=0)
+    (heard,) = np.nonzero(loudest > as_bytes(np.array([AUDIBLE], np.float32)))
+    if not len(heard):
+        return
+    pauses = np.diff(heard) > SILENT * FRAME_RATE
+    firsts, lasts = heard[np.r_[True, pauses]], heard[np.r_[pauses, True]]
+    for first, last in zip(firsts, lasts, strict=True):
+        if last - first + 1 >= SHORTEST * FRAME_RATE:
+            end = fingerprint.duration if last == len(loudest) - 1 else (last + 1) / FRAME_RATE
+            yield first / FRAME_RATE, end
 
 
 def climb(

@@ -1,8 +1,9 @@
 """A library folder: catalogue, segments, one writer, any number of readers.
 
-    library/catalogue.sqlite          the one source of truth (see `index.catalogue`, `index.audit_log`)
-    library/segments/*.safetensors    codes, immutable (see `index.segment`)
-    library/write.lock                held by the process that writes
+    library/catalogue.sqlite    the one source of truth (see `index.catalogue`, `index.audit_log`)
+    library/segments/           codes, immutable FAISS indexes (see `index.segment`)
+    library/write.lock          held by the process that writes
+    library/merging/            a segment that is being merged (see `index.merging`)
 
 The catalogue can also be in a PostgreSQL database, which then has the lock too (see `index.database`), so
 that processes on several machines share a library whose folder they share:
@@ -13,7 +14,7 @@ Why a crash loses nothing. A commit writes its segment under a new name, synchro
 then, in one transaction, names the segment and its recordings, logs what was done and counts the
 revision. Before that transaction the segment is a file nobody knows, which the next writer deletes; after
 it everything is there. Removal is a tombstone and a change of metadata an update in the same kind of
-transaction; neither touches a segment. Compaction commits a new segment in place of old ones in one
+transaction; neither touches a segment. A merge commits a new segment in place of old ones in one
 transaction and deletes their files after it; a crash in between leaves files that the next writer
 deletes. A transaction whose synchronisation failed may still lie in SQLite's log: an empty one is put over
 it, and nothing is deleted before that log has been emptied, so what it names is there should it be found
@@ -27,8 +28,8 @@ a newer revision says to begin again.
 """
 
 import json
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -42,7 +43,7 @@ from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from fingerprint.hypotheses import LADDER
 from index import audit_log as audit
 from index import catalogue, keys, segment
-from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database
+from index.database import BESIDE, Database, DatabaseErrors, Postgresql, database, private
 from index.errors import LibraryError, LibraryLocked, ShardLost
 from index.key import Key
 from index.placements import Places
@@ -69,8 +70,8 @@ MEMORY_OF_A_PROCESS = 265_000_000
 DISK_PER_RECORDING = 2_000
 CATALOGUE = "catalogue.sqlite"
 BOUND = "database"
+OLDEST = 6  # format that is brought up to date; segments of those before had another shape
 PATIENCE = 30.0  # s to wait for who makes a library or brings it up to date
-OLDEST = 2  # format that is brought up to date
 # Owners' views of a library and parts that answer, kept in memory: some 100 bytes for each recording.
 PARTS_KEPT = 16
 
@@ -123,7 +124,7 @@ class Library:
         url : of the database that has the catalogue, by default a file in the folder
         shards : those of a cluster, which are to hold the segments instead of this process
 
-        A library of an earlier format is brought up to date. Without `searchable` the segments are not
+        Without `searchable` the segments are not
         looked at until they are needed, so that a library with a damaged one can be listed, checked and
         mended. gate : E-value up to which an answer is a `match`
 
@@ -302,9 +303,8 @@ class Library:
             _, audited = audit.newest(connection)
             rows = catalogue.segments(connection)
             elsewhere = self.database.size(connection)
-        size = elsewhere + sum(
-            file.stat().st_size for file in self.path.rglob("*") if file.is_file()
-        )
+        size = elsewhere + _bytes(self.path.rglob("*"))
+        of_segments = _bytes(file for row in rows for file in self.segment_files(row.number))
         stored = sum(row.embeddings for row in rows)
         return {
             "path": str(self.path),
@@ -317,10 +317,8 @@ class Library:
             "segments": len(rows),
             "encoder": self.encoder.id,
             "bytes_on_disk": size,
-            "bytes_of_memory": self._memory(count, stored),
-            "bytes_per_second": round(embeddings * self._bytes_each / seconds, 2)
-            if seconds
-            else 0.0,
+            "bytes_of_memory": _memory(count, of_segments),
+            "bytes_per_second": round(of_segments / seconds, 2) if seconds else 0.0,
             "audit": audited,
         }
 
@@ -330,19 +328,13 @@ class Library:
         with self.reading() as connection:
             count, _, _ = catalogue.totals(connection)
             stored = sum(row.embeddings for row in catalogue.segments(connection))
+        codec = self.encoder.codec
+        more = segment.size(round(stored + embeddings), codec) - segment.size(stored, codec)
+        held = segment.size(round(stored + embeddings), codec)
         return Cost(
-            round(embeddings * self._bytes_each + recordings * DISK_PER_RECORDING),
-            self._memory(count + recordings, stored + embeddings),
+            max(0, more) + recordings * DISK_PER_RECORDING,
+            _memory(count + recordings, held),
         )
-
-    @property
-    def _bytes_each(self) -> float:
-        """Bytes of an embedding in a segment."""
-        return segment.size(segment.DIVIDED, self.encoder.codec) / segment.DIVIDED
-
-    def _memory(self, recordings: int, embeddings: float) -> int:
-        held = MEMORY_PER_RECORDING * recordings + self._bytes_each * embeddings
-        return round(MEMORY_OF_A_PROCESS + held)
 
     @contextmanager
     def writer(
@@ -350,15 +342,19 @@ class Library:
         by: str | None = None,
         wait: float = 0.0,
         give_up: Callable[[], bool] | None = None,
+        merge: bool = True,
     ) -> Iterator["Writer"]:
         """The one writer. What it was given is committed when the block ends, also by an error.
 
+        merge : whether small segments are merged then, if there are many: this takes up to minutes, and
+            others may write meanwhile
         by : id of the key that writes, None for who sits at the machine
         wait : seconds to wait for another process that is writing; -1: for as long as it takes, or
             until `give_up` says so
 
         Raises LibraryLocked if another process is still writing then.
         """
+        from index.merging import merge_after
         from index.writer import Writer
 
         with Writer.locked(self, by, wait, give_up) as writer:
@@ -366,6 +362,8 @@ class Library:
                 yield writer
             finally:
                 writer.commit()
+        if merge:
+            merge_after(self)
 
     def has_keys(self) -> bool:
         """Whether a key was ever made."""
@@ -376,6 +374,48 @@ class Library:
         """The key that a text is, if it is one that is neither expired nor revoked."""
         with self.reading() as connection:
             return keys.recognise(connection, text)
+
+    def add_key(
+        self, owner: str, scope: str, expires_at: str | None, *, by: str | None = None
+    ) -> tuple[Key, str]:
+        """Make a key; with the text that is shown once. It does not wait for the writer.
+
+        by : id of the key that makes it, None for who sits at the machine
+
+        Raises ValueError for an owner or a scope that cannot be one.
+        """
+        with self._changing_keys() as connection:
+            now = catalogue.now()
+            key, text = keys.add(connection, owner, scope, expires_at, now)
+            details = {"key": key.id, "owner": key.owner, "scope": scope, "expires_at": expires_at}
+            audit.append(connection, [audit.Event("key", None, details)], now, by)
+        return key, text
+
+    def revoke_key(self, id: str, *, by: str | None = None) -> bool:
+        """Revoke a key; whether it was good until now. It does not wait for the writer.
+
+        Raises KeyError if there is no key of that id.
+        """
+        with self._changing_keys() as connection:
+            now = catalogue.now()
+            revoked = keys.revoke(connection, id, now)
+            if revoked:
+                audit.append(connection, [audit.Event("revoke", None, {"key": id})], now, by)
+        return revoked
+
+    @contextmanager
+    def _changing_keys(self) -> Iterator[sql.Connection]:
+        """A transaction for keys, which needs no writer: it touches neither recordings nor segments."""
+        try:
+            with (
+                self.database.engine.connect() as connection,
+                self.database.transaction(connection),
+            ):
+                yield connection
+                catalogue.next_revision(connection)
+        except (OSError, *DatabaseErrors) as error:
+            self.database.withdraw()
+            raise self.unwritable(error) from None
 
     def all_keys(self) -> list[Key]:
         """All keys that were ever made, the oldest first."""
@@ -403,12 +443,16 @@ class Library:
         )
 
     def segment_path(self, number: int) -> Path:
-        """Where a segment's file is."""
-        return self.path / "segments" / segment.file_name(number)
+        """Where a segment's header is."""
+        return self.path / "segments" / segment.header_name(number)
+
+    def segment_files(self, number: int) -> list[Path]:
+        """Where a segment's header and lists are."""
+        return [self.path / "segments" / name for name in segment.names(number)]
 
     def segment(self, row: catalogue.SegmentRow) -> Segment:
         """A segment, mapped. Raises LibraryError if it is missing or damaged."""
-        return segment.read(self.segment_path(row.number), row.embeddings, self.encoder.codec)
+        return segment.read(self.segment_path(row.number), row.written, self.encoder.codec)
 
     @contextmanager
     def _current(self) -> Iterator[tuple[sql.Connection, Snapshot]]:
@@ -443,6 +487,7 @@ class Library:
                 revision, day, placements, self._hold(rows), self.encoder.codec, self._look_up
             )
             self._snapshot = snapshot
+            self._parts.clear()  # of states that are over, whose segments may be deleted
         return snapshot
 
     def _calibrated(self, connection: sql.Connection, revision: int) -> Calibration:
@@ -477,8 +522,10 @@ class Library:
         """These segments, where they are held from now on."""
         if self._shards is not None:
             return self._shards.hold(rows)
+        before = self._segments
         self._segments = {
-            row.number: self._segments.get(row.number) or self.segment(row) for row in rows
+            row.number: before[row.number] if row.number in before else self.segment(row)
+            for row in rows
         }
         return Mapped(self._segments, self.encoder.codec)
 
@@ -487,7 +534,7 @@ class Library:
         missing = self._shards.missing() if self._shards is not None else None
         if not missing:
             return snapshot
-        return self._kept((snapshot, missing), lambda: snapshot.without(missing))
+        return self._kept(snapshot, missing, lambda: snapshot.without(missing))
 
     def _seen_by(self, owner: str, all_of_it: Snapshot, connection: sql.Connection) -> Snapshot:
         """What an owner sees of a state."""
@@ -496,16 +543,33 @@ class Library:
             places = _among_the_last(self._views, owner, lambda: Places(owner))
             return all_of_it.only(places.at(connection, all_of_it.day))
 
-        return self._kept((all_of_it, owner), made)
+        return self._kept(all_of_it, owner, made)
 
-    def _kept(self, key: Hashable, make: Callable[[], Snapshot]) -> Snapshot:
-        """A part of a state, by what it is; the last few are kept."""
+    def _kept(self, of: Snapshot, which: Hashable, make: Callable[[], Snapshot]) -> Snapshot:
+        """A part of a state; the last few of the newest state, and of its parts, are kept."""
         with self._refreshing:
-            return _among_the_last(self._parts, key, make)
+            if of.whole is not self._snapshot and of not in self._parts.values():
+                return make()
+            return _among_the_last(self._parts, (of, which), make)
 
     def _look_up(self, number: int) -> Recording:
         with self.reading() as connection:
             return catalogue.numbered(connection, number)
+
+
+def _memory(recordings: int, segments: int) -> int:
+    """Bytes of memory of a process that searches so many recordings, in segments of so many bytes."""
+    return MEMORY_OF_A_PROCESS + MEMORY_PER_RECORDING * recordings + segments
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    """Bytes of files, without those that are gone by now."""
+    total = 0
+    for file in files:
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                total += file.stat().st_size
+    return total
 
 
 def _among_the_last(kept: dict[Any, Any], key: Hashable, make: Callable[[], Any]) -> Any:
@@ -572,7 +636,7 @@ def _require_bound(path: Path, id: str | None, catalogued: Database) -> None:
 
 def bind(path: Path, id: str) -> None:
     """Note in a folder which library its database must have."""
-    with (path / BOUND).open("w") as file:
+    with open(path / BOUND, "w", opener=private) as file:
         file.write(f"{id}\n")
     segment.synchronise(path / BOUND)
 
@@ -606,7 +670,11 @@ def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
     made = partial(catalogued.has, "properties")
     try:
         _require_own(path, catalogued)
-        (path / "segments").mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path, path / "segments"):  # nobody else's, also where it was there
+            folder.mkdir(exist_ok=True, mode=0o700)
+            with suppress(PermissionError):  # another's folder, which we may only write in
+                folder.chmod(0o700)
         # who has made it may go on to write, with the same lock
         with catalogued.lock("write", PATIENCE, made) as connection, connection.begin():
             if made():
@@ -635,10 +703,10 @@ def _require_own(path: Path, catalogued: Database) -> None:
                 f"{path}: the catalogue of this library is in {CATALOGUE}; copy it with "
                 "`earmark snapshot DIR --into URL`, or say EARMARK_DATABASE=sqlite://"
             )
-        own = {"segments", BOUND}
+        own = {"segments", "merging", BOUND}
     else:
         files = (CATALOGUE + end for end in ("", "-journal", "-wal", "-shm"))
-        own = {"segments", "write.lock", *files}
+        own = {"segments", "merging", "jobs", "write.lock", "merge.lock", *files}
     if path.exists() and not {it.name for it in path.iterdir()} <= own:
         raise LibraryError(
             f"{path}: this folder holds other things and no library; name an empty or a new one"

@@ -1,31 +1,62 @@
-"""The stored embeddings nearest to a query's, by product-quantised codes, in the lists that are probed.
+"""The stored embeddings nearest to a query's, by FAISS's fast scan over the lists that are probed.
 
 Lists whose centroids are nearest to q are probed; in a segment that is divided into cells, the nearest of
-those. The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s table[s, c_s], where
-table[s, e] = q_s·codebook[s, e] (Jégou et al. 2011, asymmetric distance, for inner products). The tables
-of one query fit the innermost cache; the codes of a list are read where they lie in the mapped segments.
-Queries take turns at a part of the lists, so that those that probe the same find their codes in a cache.
+those. The similarity of q to an embedding of list l with code c is q·coarse[l] + Σ_s q_s·codebook[s, c_s]
+(Jégou et al. 2011, asymmetric distance, for inner products); the entries of a codebook are sums, so two small
+tables of products serve each slice.
 
-Of equally similar embeddings that of the lower number is the nearer. So the nearest are the same in whatever
-parts, and in whatever order, the segments are searched.
+FAISS rounds these tables to bytes, by a scale that depends on the query and on the lists probed. What it
+finds is scored again by the tables themselves, and by how much rounding can err is known: where an embedding
+that FAISS left out could be as near as the last one found, the lists are read once more without rounding. Of
+equally similar embeddings that of the lower number is the nearer. So the nearest are the same in whatever
+parts the library is kept.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import faiss
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
-from index.segment import BLOCK, Segment
+from index import blocks
+from index.segment import Segment, doubled
 
-TURN = 16_384  # embeddings that a query is compared with in a turn: 256 kB of codes of 16 bytes
-# Of a list or cell, at least: shorter runs cost more than the cache saves, up to twice as much in cells of
-# four million embeddings (by `benchmarks.batching`, which goes through each cell once, beside it).
-LEAST_TURN = 256
+# Neighbours that FAISS is asked for, for each one that is wanted: the last of them is nearly always clearly
+# less near than the last one wanted.
+MORE = 2
+LEAST_ASKED = 32
+# Rounding of FAISS's arithmetic and ours, beside that of its tables.
+SLACK = 1e-5
 
 Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class Kept:
+    """The embeddings of a segment that may be found: a bit for each, and FAISS's selector of these."""
+
+    def __init__(self, embeddings: int, gone: NDArray[np.int64]) -> None:
+        """gone : runs (first, end) of embeddings that are not to be found [shape=(m, 2)]"""
+        count = int((gone[:, 1] - gone[:, 0]).sum())
+        self.none = count == embeddings
+        self.bits = np.empty(0, np.uint8)
+        self.selector = None
+        if count and not self.none:
+            self.bits = np.full(-(-embeddings // 8), 255, np.uint8)
+            blocks.clear(self.bits, gone)
+            self.selector = faiss.IDSelectorBitmap(len(self.bits), faiss.swig_ptr(self.bits))
+
+
+def kept_of(segments: Mapping[int, Segment], gone: NDArray[np.int64]) -> dict[int, Kept]:
+    """Of segments by the number of their first embedding, without runs of numbers, what may be found."""
+    made = {}
+    for first, segment in segments.items():
+        low = np.searchsorted(gone[:, 1], first, side="right")
+        high = np.searchsorted(gone[:, 0], first + len(segment), side="left")
+        made[first] = Kept(len(segment), np.clip(gone[low:high] - first, 0, len(segment)))
+    return made
 
 
 def nearest(
@@ -33,63 +64,166 @@ def nearest(
     count: int,
     share: float,
     segments: Mapping[int, Segment],
-    gone: NDArray[np.int64],
+    kept: Mapping[int, Kept],
     codec: Codec,
 ) -> Nearest:
     """Similarities and numbers [shape=(n, count)] of the nearest embeddings, best first.
 
-    `segments` are by the number of their first embedding; a row that is not filled ends in -inf and -1.
-    `share` is what part of a segment's lists, or of its cells, is searched for each query
-    [shape=(n, dimension)], at least one; `gone` [shape=(m, 2)] are runs of numbers (first, end), ascending,
-    that are not to be found.
+    `segments` and what of them may be found are by the number of their first embedding; a row that is not
+    filled ends in -inf and -1, as does all of a query of zeros. `share` is what part of a segment's lists is
+    searched for each query [shape=(n, dimension)], at least one.
+
+    Raises LibraryError if a segment is found to be damaged.
     """
-    to_lists, to_cells = embeddings @ codec.coarse.T, embeddings @ codec.cells.T
-    slices, entries, width = codec.codebooks.shape
-    parts = embeddings.reshape(len(embeddings), slices, width).transpose(1, 0, 2)
-    tables = np.empty((len(embeddings), slices, entries), np.float32)
-    for s in range(slices):
-        tables[:, s] = parts[s] @ codec.codebooks[s].T
+    faiss.omp_set_num_threads(1)  # of this thread
     similarity = np.full((len(embeddings), count), -np.inf, np.float32)
     numbers = np.full((len(embeddings), count), -1, np.int64)
-    probed: dict[int, NDArray[np.int64]] = {}  # by how many cells a list is divided into
-    for first, segment in segments.items():
-        cells = segment.cells
-        if cells not in probed:
-            probed[cells] = _probed(to_lists, to_cells, share, cells, codec)
-        _scan(
-            tables.reshape(len(embeddings), slices * entries),
-            to_lists,
-            probed[cells],
-            cells,
-            segment.begins,
-            segment.places,
-            segment.ids,
-            segment.codes,
+    asked = np.flatnonzero(embeddings.any(axis=1))
+    if len(asked):
+        query = _Query(np.ascontiguousarray(embeddings[asked], np.float32), share, codec)
+        similarity[asked], numbers[asked] = query.nearest(count, segments, kept)
+    return similarity, numbers
+
+
+class _Query:
+    """Embeddings that are asked, none of them zero, and all that is the same for all segments."""
+
+    def __init__(self, embeddings: NDArray[np.float32], share: float, codec: Codec) -> None:
+        slices, _, _, width = codec.books.shape
+        self._codec = codec
+        self._share = share
+        self._to_lists = embeddings @ codec.coarse.T
+        self._to_cells = embeddings @ codec.cells.T
+        self._doubled = doubled(embeddings, slices)
+        parts = embeddings.reshape(len(embeddings), slices, width).transpose(1, 0, 2)
+        books = codec.books.reshape(slices, 32, width).transpose(0, 2, 1)
+        tables = np.matmul(parts, books).transpose(1, 0, 2)
+        self._tables = np.ascontiguousarray(tables).reshape(len(embeddings), slices, 2, 16)
+        self._spans = np.ptp(self._tables, axis=3).reshape(len(embeddings), -1)
+        self._probed: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+
+    def nearest(
+        self, count: int, segments: Mapping[int, Segment], kept: Mapping[int, Kept]
+    ) -> Nearest:
+        """As the function of that name."""
+        rows = len(self._tables)
+        similarity = np.full((rows, count), -np.inf, np.float32)
+        numbers = np.full((rows, count), -1, np.int64)
+        cut: dict[int, NDArray[np.float32]] = {}  # how near what FAISS left out may be
+        largest = sorted(segments, key=lambda first: (-len(segments[first]), first))
+        for first in largest:
+            if len(segments[first]) and not kept[first].none:
+                cut[first] = self._search(first, segments[first], kept[first], similarity, numbers)
+        for first, may_be in cut.items():
+            again = np.flatnonzero(may_be >= similarity[:, 0])
+            if len(again):
+                self._scan(again, first, segments[first], kept[first], similarity, numbers)
+        return merged([(similarity, numbers)], count)
+
+    def _search(
+        self,
+        first: int,
+        segment: Segment,
+        kept: Kept,
+        similarity: NDArray[np.float32],
+        numbers: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Put the nearest of a segment into the heaps; how near to each query what is left out may be."""
+        probed, centroids = self._probes(segment.cells)
+        rows, probes = probed.shape
+        error = self._error(centroids)
+        asked = max(MORE * similarity.shape[1], LEAST_ASKED)
+        near, ids = np.empty((rows, asked), np.float32), np.empty((rows, asked), np.int64)
+        parameters: Any = faiss.SearchParametersIVF()
+        parameters.nprobe = probes
+        if kept.selector is not None:
+            parameters.sel = kept.selector
+        segment.index.search_preassigned_c(
+            rows,
+            faiss.swig_ptr(self._doubled),
+            asked,
+            faiss.swig_ptr(probed),
+            faiss.swig_ptr(centroids),
+            faiss.swig_ptr(near),
+            faiss.swig_ptr(ids),
+            False,
+            parameters,
+            None,
+        )
+        if not blocks.rescore(
+            near,
+            ids,
+            error,
+            self._tables,
+            self._to_lists,
+            segment.cells,
+            segment.lists,
+            segment.starts,
+            segment.counts,
+            segment.id_starts,
+            segment.data,
+            segment.long,
             first,
-            gone,
+            similarity,
+            numbers,
+        ):
+            raise segment.damaged("its ids are not those of its lists")
+        return np.where(ids[:, -1] >= 0, near[:, -1] + error, np.float32(-np.inf))
+
+    def _scan(
+        self,
+        again: NDArray[np.int64],
+        first: int,
+        segment: Segment,
+        kept: Kept,
+        similarity: NDArray[np.float32],
+        numbers: NDArray[np.int64],
+    ) -> None:
+        """Put the nearest of a segment to some queries into the heaps, without FAISS."""
+        probed, _ = self._probes(segment.cells)
+        blocks.scan(
+            again,
+            probed,
+            self._tables,
+            self._to_lists,
+            segment.cells,
+            segment.starts,
+            segment.counts,
+            segment.id_starts,
+            segment.data,
+            segment.long,
+            kept.bits,
+            first,
             similarity,
             numbers,
         )
-    return merged([(similarity, numbers)], count)
 
+    def _probes(self, cells: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Lists that are searched in segments of so many cells, and the products with their centroids."""
+        if cells not in self._probed:
+            codec = self._codec
+            if cells == 1:
+                to_cells, halves = np.zeros_like(self._to_cells[:, :1]), codec.half_coarse[:, None]
+            else:
+                to_cells, halves = self._to_cells, codec.half_cells
+            probes = max(1, math.ceil(self._share * halves.size))
+            numbers = np.tile(np.arange(probes), (len(self._to_lists), 1))
+            if probes < halves.size:
+                blocks.closest(self._to_lists, to_cells, halves, numbers)
+                numbers.sort(axis=1)
+            centroids = np.take_along_axis(self._to_lists, numbers // cells, 1)
+            self._probed[cells] = numbers, centroids
+        return self._probed[cells]
 
-def _probed(
-    to_lists: NDArray[np.float32],
-    to_cells: NDArray[np.float32],
-    share: float,
-    cells: int,
-    codec: Codec,
-) -> NDArray[np.int64]:
-    """Numbers of the lists, or cells, that are searched for each embedding [shape=(n, probes)], ascending.
+    def _error(self, centroids: NDArray[np.float32]) -> NDArray[np.float32]:
+        """By how much similarities in FAISS's bytes can err at most [shape=(n,)]: half a step for each entry.
 
-    Its products with all centroids, and with second ones, are given.
-    """
-    halves = codec.half_cells
-    if cells == 1:  # the lists as they are
-        to_cells, halves = np.zeros_like(to_cells[:, :1]), codec.half_coarse[:, None]
-    numbers = np.empty((len(to_lists), max(1, math.ceil(share * halves.size))), np.int64)
-    _closest(to_lists, to_cells, halves, numbers)
-    return np.sort(numbers, axis=1)
+        A step is such that the widest table fits a byte, and all of them together two bytes.
+        """
+        total = self._spans.sum(axis=1) + np.ptp(centroids, axis=1)
+        step = np.maximum(self._spans.max(axis=1) / 255, total / 65_535)
+        entries = self._spans.shape[1] + 1
+        return (0.5 * entries * step + SLACK).astype(np.float32)
 
 
 def merged(parts: Sequence[Nearest], count: int) -> Nearest:
@@ -98,137 +232,3 @@ def merged(parts: Sequence[Nearest], count: int) -> Nearest:
     numbers = np.concatenate([part[1] for part in parts], axis=1)
     order = np.lexsort((numbers, -similarity))[:, :count]
     return np.take_along_axis(similarity, order, 1), np.take_along_axis(numbers, order, 1)
-
-
-@njit(cache=True, nogil=True)
-def _closest(to_lists, to_cells, halves, out):
-    """out[i] are the cells of largest to_lists[i, l] + to_cells[i, k] - halves[l, k], in no order."""
-    lists, cells = halves.shape
-    near = np.empty(out.shape[1], np.float32)
-    row = np.empty(cells, np.float32)
-    for i in range(len(out)):
-        near[:] = -np.inf
-        least = near[0]
-        for number in range(lists):
-            for k in range(cells):
-                row[k] = to_lists[i, number] + to_cells[i, k] - halves[number, k]
-            for k in range(cells):
-                if row[k] > least:
-                    _replace_least(near, out[i], row[k], number * cells + k)
-                    least = near[0]
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _scan(
-    tables, close, probed, cells, begins, places, ids, codes, first, gone, similarity, numbers
-):
-    """Put the embeddings of one segment, so many of each list or cell in a turn, into each query's heap.
-
-    A heap's root is its least near.
-    """
-    if not len(codes):
-        return
-    slices = codes.shape[1]
-    ends = np.empty(places.shape[1], np.int64)
-    ends[:-1] = places[0, 1:]
-    ends[-1] = len(codes)
-    longest = np.int64(0)
-    for number in probed.flat:
-        longest = max(longest, ends[number] - np.int64(places[0, number]))
-    turn = max(LEAST_TURN, TURN // probed.shape[1])
-    for done in range(0, longest, turn):
-        for i in range(len(tables)):
-            table = tables[i]
-            least = similarity[i, 0]
-            for number in probed[i]:
-                of_list = close[i, number // cells]
-                begin = np.int64(places[0, number]) + done
-                for place in range(begin, min(begin + turn, ends[number])):
-                    if slices == 16:
-                        value = of_list + _sum_of_16(table, codes, place)
-                    else:
-                        value = of_list + _sum(table, codes, place)
-                    if value >= least:
-                        found = first + _number(begins, places, ids, number, place)
-                        nearer = value > least or found < numbers[i, 0]
-                        if nearer and not _within(found, gone):
-                            _replace_least(similarity[i], numbers[i], value, found)
-                            least = similarity[i, 0]
-
-
-@njit(cache=True, nogil=True)
-def _number(begins, places, ids, number, place):
-    """Which embedding of the segment has its code at a place of a list or cell: its block by bisection."""
-    low, high = 0, len(places) - 1  # the last block whose codes begin no later
-    while low < high:
-        middle = (low + high + 1) // 2
-        if places[middle, number] <= place:
-            low = middle
-        else:
-            high = middle - 1
-    at = np.int64(begins[low, number]) + place - np.int64(places[low, number])
-    return low * BLOCK + np.int64(ids[low * BLOCK + at])
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _sum(table, codes, place):
-    """Σ_s table[s, c_s] for the code at a place."""
-    total = np.float32(0.0)
-    for s in range(codes.shape[1]):
-        total += table[s * 256 + codes[place, s]]
-    return total
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _sum_of_16(table, codes, place):
-    """The same for codes of 16 bytes: a loop of known length is unrolled, which is 3 times as fast.
-
-    In four sums, so that no addition waits for the one before.
-    """
-    a = b = c = d = np.float32(0.0)
-    for s in range(0, 16, 4):
-        a += table[s * 256 + codes[place, s]]
-        b += table[(s + 1) * 256 + codes[place, s + 1]]
-        c += table[(s + 2) * 256 + codes[place, s + 2]]
-        d += table[(s + 3) * 256 + codes[place, s + 3]]
-    return (a + b) + (c + d)
-
-
-@njit(cache=True, nogil=True)
-def _within(number, runs):
-    """Whether one of the runs (first, end), ascending, holds a number: by bisection."""
-    low, high = 0, len(runs)
-    while low < high:
-        middle = (low + high) // 2
-        if runs[middle, 1] <= number:
-            low = middle + 1
-        else:
-            high = middle
-    return low < len(runs) and runs[low, 0] <= number
-
-
-@njit(cache=True, nogil=True)
-def _less_near(value, number, other_value, other_number):
-    """Whether the first of two pairs is the less similar, or as similar and of the higher number."""
-    return value < other_value or (value == other_value and number > other_number)
-
-
-@njit(cache=True, nogil=True)
-def _replace_least(values, numbers, value, number):
-    """Put a pair in the place of a heap's least one, and the heap in order again."""
-    count = len(values)
-    here = 0
-    while True:
-        child = 2 * here + 1
-        if child >= count:
-            break
-        other = child + 1
-        if other < count and _less_near(
-            values[other], numbers[other], values[child], numbers[child]
-        ):
-            child = other
-        if not _less_near(values[child], numbers[child], value, number):
-            break
-        values[here], numbers[here] = values[child], numbers[child]
-        here = child
-    values[here], numbers[here] = value, number

@@ -53,6 +53,8 @@ class Metadata:
 class Recording(Metadata):
     """A recording in the library. `duration` in seconds, times in ISO 8601 (UTC).
 
+    `undecoded_seconds` is what its file states beyond that and did not give: it was taken damaged.
+
     The rights record is `rightsholder`, `rights`, `licence_until`, and when and by which key (None: by
     who sits at the machine) they were last stated, `supplied_at` and `supplied_by`.
     """
@@ -61,6 +63,7 @@ class Recording(Metadata):
 
     sha256: str = ""
     duration: float = 0.0
+    undecoded_seconds: float = 0.0
     ingested_at: str = ""
     supplied_at: str = ""
     supplied_by: str | None = None

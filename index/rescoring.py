@@ -98,7 +98,7 @@ def weigh(
 
     Raises ValueError for an altered excerpt that keeps no levels.
     """
-    question = Question(part, Snapshot.of([codes], encoder.codec), encoder)
+    question = Question(part, Snapshot.of([codes], encoder.codec), encoder, query_embeddings)
     as_it_is = said.pitch_semitones == 0 and abs(said.tempo - 1) <= MOST_BEND
     hypothesis = UNALTERED if as_it_is else Hypothesis(said.tempo, said.pitch_semitones)
     view = unaltered(part, encoder) if as_it_is else under(hypothesis, part, encoder)

@@ -33,11 +33,8 @@ class Schema:
         said = connection.execute(sql.select(table.c.version_num)).scalar_one_or_none()
         return None if said is None else int(said)
 
-    def upgrade(self, connection: Connection, present: int | None = None) -> None:
-        """Make the tables, or make those of an earlier format what they should be.
-
-        present : the format of tables that do not say it themselves
-        """
+    def upgrade(self, connection: Connection) -> None:
+        """Make the tables, or make those of an earlier format what they should be."""
         from alembic import command
         from alembic.config import Config
 
@@ -48,6 +45,4 @@ class Schema:
         config.set_main_option("version_locations", str(self.folder))
         config.set_main_option("path_separator", "newline")
         with _upgrading:
-            if present is not None:
-                command.stamp(config, str(present))
             command.upgrade(config, str(self.format))

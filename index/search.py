@@ -18,10 +18,12 @@ from fingerprint.hypotheses import LADDER, Hypothesis
 from fingerprint.view import View, unaltered
 from index.align import MOST_BEND, SLACK, Found, align_near
 from index.boundaries import stretches
+from index.change import Change
 from index.ladder import climb, excerpts
 from index.query_context import Question
-from index.refine import LOOKS, refined
+from index.refine import LOOKS, refined, told
 from index.repeated_material import Part, shared_part
+from index.repeats import repeats
 from index.significance import MATCH, REVIEW, Calibration
 from index.versions import are_unlike, is_version
 from index.votes import Effort, Passage, candidates
@@ -30,14 +32,15 @@ from index.votes import Effort, Passage, candidates
 THOROUGH = Effort(1, 40, 128, 200_000, 24)
 # For scans, in which hours are compared and what is sought lasts ten seconds and more: few embeddings in
 # many cells find as much as many in few, for less (docs/decisions/scan.md).
-QUICK = Effort(8, 20, 128, 50_000, 12)
+QUICK = Effort(8, 20, 128, 100_000, 12)
 # Before a closer look, and enough where one recording is heard throughout and nothing beside it: an alignment
-# then explains that share of a block, and its steps say so much on average (the same moment weighs about 9,
-# under speech less than 1: docs/decisions/timeline.md).
-FIRST = Effort(2, 40, 32, 20_000, 24)
+# then explains that share of a block, and its steps, their price included, say so much on average (the same
+# moment about 12, under speech less than 4: docs/decisions/timeline.md).
+FIRST = Effort(2, 40, 32, 100_000, 24)
 THROUGHOUT = 0.75
-CLEARLY = 5.0
+CLEARLY = 8.0
 REFINED = 8  # recordings of one passage whose tempo and pitch are refined
+SAME_PLACE = 0.5  # s between clip and recording within which the same file is the same second
 BLOCK = 300  # query steps (30 s) that vote together
 
 
@@ -46,9 +49,15 @@ class Match:
     """One stretch of a query that is one stretch of a recording; times in seconds.
 
     `tempo` is reference seconds per query second, `pitch_semitones` the query's pitch above the
-    reference's, `e_value` the number of matches this strong expected by chance in one such query.
-    `shared_start` to `shared_end` of the query is what other recordings have too, if a match rests on it;
-    `other_version` tells that it is less alike than a copy is. Both are for review, whatever their E-value.
+    reference's; their 95 % intervals are None of a query that keeps no levels. `changed` tells whether one
+    of these excludes that nothing was changed. `same_file` tells that the query is the very file that was
+    ingested, `repeats` where else in the recording the same audio is (start and end), as far as the query
+    can tell. `e_value` is the number of matches this strong expected by chance in one such query,
+    `tested_closer` how many of `tested_clips` of unrelated music came this close in a test,
+    `likelihood_ratio` how many times as likely such a score is of a copy as of unrelated music, as far as
+    that was validated; these are None of what was not tested: a query under the ladder. `shared_start` to
+    `shared_end` of the query is what other recordings have too, if a match rests on it; `other_version`
+    tells that it is less alike than a copy is. Both are for review, whatever their E-value.
     """
 
     recording: str
@@ -71,6 +80,16 @@ class Match:
     shared_start: float | None
     shared_end: float | None
     other_version: bool
+    tempo_low: float | None = None
+    tempo_high: float | None = None
+    pitch_low: float | None = None
+    pitch_high: float | None = None
+    changed: bool = False
+    same_file: bool = False
+    repeats: tuple[tuple[float, float], ...] = ()
+    likelihood_ratio: float | None = None
+    tested_clips: int | None = None
+    tested_closer: int | None = None
 
 
 def search(
@@ -95,11 +114,12 @@ def search(
         rungs = ()
     least = calibration.score(max_e_value, *question.size)
     certain = min(gate, max_e_value)
-    told = everything(question, rungs, chance, max_e_value, certain, effort, least)
+    heard = everything(question, rungs, chance, max_e_value, certain, effort, least)
     return [
-        _match(found, first, last, judgement, question)
-        for found in told
-        for judgement in [_judged(found, told, question, calibration, gate)]
+        _match(measured, first, last, judgement, question, calibration)
+        for found in heard
+        for judgement in [_judged(found, heard, question, calibration, gate)]
+        for measured in [told(found, question)]
         for first, last in found.stretches
     ]
 
@@ -202,7 +222,8 @@ def alignments(
         end = min(first + BLOCK, len(view.embeddings))
         for look in looks:
             found += _of_block(question, view, first, end, look, least, found)
-            if any(_is_clear(item, first, end) and certain(item) for item in found):
+            clear = CLEARLY - question.prices.pair
+            if any(_is_clear(item, first, end, clear) and certain(item) for item in found):
                 break
     return found
 
@@ -231,12 +252,12 @@ def _of_block(
     return found
 
 
-def _is_clear(item: Found, first: int, end: int) -> bool:
+def _is_clear(item: Found, first: int, end: int, clear: float) -> bool:
     """Whether an alignment explains most of query steps first to end, and nothing else is heard in it."""
     start, last = item.query_steps()
     explained = min(last, end) - max(start, first)
     steps = item.alignment.last - item.alignment.first + 1
-    return explained >= THROUGHOUT * (end - first) and item.alignment.score >= CLEARLY * steps
+    return explained >= THROUGHOUT * (end - first) and item.alignment.score >= clear * steps
 
 
 def _leads_to(item: Found, recording: int, offset: int, first: int, steps: int) -> bool:
@@ -318,6 +339,7 @@ def _match(
     last_step: float,
     judgement: Judgement,
     question: Question,
+    calibration: Calibration,
 ) -> Match:
     """The match that reference steps first to last of an alignment are, in seconds."""
     fingerprint, shared = question.fingerprint, judgement.shared
@@ -352,6 +374,19 @@ def _match(
         query_end -= (reference_end - recording.duration) / tempo
         reference_end = recording.duration
 
+    same_file = (
+        bool(fingerprint.sha256)
+        and recording.sha256 == fingerprint.sha256
+        and abs(reference_start - query_start) < SAME_PLACE
+    )
+    change = Change(1.0, 1.0, 1.0, 0.0, 0.0, 0.0) if same_file else found.change
+    elsewhere = [] if same_file else repeats(found, first_step, last_step, question)
+
+    tested = calibration.tested if found.hypotheses == 1 else None
+    ratio = calibration.likelihood_ratio if found.hypotheses == 1 else None
+    if judgement.shared is not None or judgement.other_version:
+        ratio = None  # the question is no longer whether it is chance
+
     def seconds(step: int, reach: float) -> float:
         at = found.second(step) + reach
         return round(min(max(at, query_start), query_end), 3)
@@ -372,9 +407,35 @@ def _match(
         query_end=round(query_end, 3),
         reference_start=round(reference_start, 3),
         reference_end=round(reference_end, 3),
-        tempo=round(tempo, 4),
-        pitch_semitones=round(found.view.hypothesis.pitch, 2),
+        tempo=round(change.tempo if change else tempo, 4),
+        tempo_low=_down(change.tempo_low, 4) if change else None,
+        tempo_high=_up(change.tempo_high, 4) if change else None,
+        pitch_semitones=round(change.pitch if change else found.view.hypothesis.pitch, 2),
+        pitch_low=_down(change.pitch_low, 2) if change else None,
+        pitch_high=_up(change.pitch_high, 2) if change else None,
+        changed=change is not None and change.changed,
+        same_file=same_file,
+        likelihood_ratio=ratio.at(found.e_value) if ratio else None,
+        tested_clips=tested.clips if tested else None,
+        tested_closer=tested.closer(found.e_value) if tested else None,
+        repeats=tuple(
+            (
+                round(max(0.0, reference_start + later), 3),
+                round(min(recording.duration, reference_end + later), 3),
+            )
+            for later in elsewhere
+        ),
         shared_start=shared and seconds(shared.first, -found.view.reach),
         shared_end=shared and seconds(shared.last, found.view.reach),
         other_version=judgement.other_version,
     )
+
+
+def _down(value: float, digits: int) -> float:
+    """The lower end of an interval, rounded away from it."""
+    return math.floor(value * 10**digits) / 10**digits
+
+
+def _up(value: float, digits: int) -> float:
+    """The upper end of an interval, rounded away from it."""
+    return math.ceil(value * 10**digits) / 10**digits

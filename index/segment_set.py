@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fingerprint.codec import Codec
 from fingerprint.cores import pool
-from index.neighbours import Nearest, nearest
+from index.neighbours import Kept, Nearest, kept_of, nearest
 from index.segment import Codes, Segment
 
 
@@ -51,11 +51,11 @@ def nearest_to_each(
     count: int,
     share: float,
     segments: Mapping[int, Segment],
-    gone: NDArray[np.int64],
+    kept: Mapping[int, Kept],
     codec: Codec,
 ) -> list[Nearest]:
     """`index.neighbours.nearest` of each passage, side by side."""
-    return list(pool().map(lambda it: nearest(it, count, share, segments, gone, codec), passages))
+    return list(pool().map(lambda it: nearest(it, count, share, segments, kept, codec), passages))
 
 
 def numbered_through(lengths: Mapping[int, int]) -> tuple[dict[int, int], int]:
@@ -76,7 +76,7 @@ class Mapped:
     def without(self, gone: NDArray[np.int64]) -> Searched:
         """What remains to be found."""
         by_first = {first: self._by_number[number] for number, first in self.firsts.items()}
-        return _Here(by_first, gone, self._codec)
+        return _Here(by_first, kept_of(by_first, gone), self._codec)
 
     def run(self, segment: int, first: int, end: int) -> Codes:
         """Codes of a segment's embeddings."""
@@ -87,13 +87,13 @@ class _Here:
     """Mapped segments without some embeddings."""
 
     def __init__(
-        self, by_first: Mapping[int, Segment], gone: NDArray[np.int64], codec: Codec
+        self, by_first: Mapping[int, Segment], kept: Mapping[int, Kept], codec: Codec
     ) -> None:
         self._by_first = by_first
-        self._gone = gone
+        self._kept = kept
         self._codec = codec
 
     def nearest(
         self, passages: Sequence[NDArray[np.float32]], count: int, share: float
     ) -> list[Nearest]:
-        return nearest_to_each(passages, count, share, self._by_first, self._gone, self._codec)
+        return nearest_to_each(passages, count, share, self._by_first, self._kept, self._codec)

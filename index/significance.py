@@ -4,7 +4,8 @@ Weight of one pair of embeddings. How alike two moments of unrelated music are d
 is around either: held chords and plain drums have many neighbours, a voice over a band has few. So what
 counts is how far the similarity q·r exceeds the mean of the two neighbourhoods' crowding
 (`fingerprint.codec.Codec.crowding`; as speaker verification takes the scores against a cohort off either
-side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise it.
+side, Auckenthaler et al. 2000), less a price, so that unrelated pairs lower a sum and related ones raise
+it. The price falls with the query's length (`index.prices`).
 
 Chance of an alignment. The largest sum S over a search space of n query embeddings and N reference
 embeddings follows, for unrelated music, E(S) = K n N exp(-λ S) (Karlin and Altschul 1990, eq. 2).
@@ -23,17 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.hypotheses import LADDER
+from fingerprint.kernels import njit
 from index.errors import LibraryError
 from index.versions import Likeness
 
 UNIT = 0.05  # cosine that is a weight of 1: identical moments in an ordinary place weigh about 10
-# What a pair's similarity must exceed the crowding by, in units. Chosen on the tune packages, as the
-# crowding was: at less, the tail falls off more slowly the longer the clip is.
-PRICE = 3.0
 LOWEST = -2.0  # what one pair can say against a match
 MATCH = 1e-6  # E-value up to which an answer is a `match`
 REVIEW = 1e-2  # E-value up to which an answer is given at all
@@ -128,6 +126,56 @@ class Space(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Tested:
+    """What clips of music that is not in a library brought, which neither encoder nor fit has seen.
+
+    Attributes
+    ----------
+    clips : that were looked up
+    closest : E-values of the best answers to them, the smallest first; those that are larger are left out
+    """
+
+    clips: int
+    closest: tuple[float, ...]
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Tested":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        return cls(int(entry["clips"]), tuple(sorted(map(float, entry["closest"]))))
+
+    def closer(self, e_value: float) -> int | None:
+        """How many of the clips came this close or closer; None where more than were noted did."""
+        if not self.closest and self.clips:
+            return 0
+        if self.closest and e_value > self.closest[-1] and len(self.closest) < self.clips:
+            return None
+        return int(np.searchsorted(self.closest, e_value, side="right"))
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """How many times as likely an answer is of a copy as of unrelated music: 10^(offset - slope log10 E).
+
+    ceiling, floor : logarithms beyond which the validation supports no figure
+    """
+
+    offset: float
+    slope: float
+    floor: float
+    ceiling: float
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "LikelihoodRatio":
+        """From what JSON makes of one. Raises KeyError if something is missing."""
+        return cls(*(float(entry[name]) for name in ("offset", "slope", "floor", "ceiling")))
+
+    def at(self, e_value: float) -> float:
+        """That of an answer of this E-value."""
+        log_ratio = self.offset - self.slope * math.log10(max(e_value, 1e-300))
+        return float(10 ** min(max(log_ratio, self.floor), self.ceiling))
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How one encoder's scores are distributed on unrelated music.
 
@@ -139,12 +187,16 @@ class Calibration:
         `index.library_calibration`); None if that was never fitted
     likeness : what tells a copy from another version, of which chance says nothing; None if that was never
         fitted: then all are copies
+    likelihood_ratio : of queries as they are; None if that was never validated
+    tested : what queries as they are brought in a test; None if there was none
     """
 
     unaltered: Tail
     altered: Tail | None
     stored: Tail | None = None
     likeness: Likeness | None = None
+    likelihood_ratio: LikelihoodRatio | None = None
+    tested: Tested | None = None
 
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
@@ -160,11 +212,14 @@ class Calibration:
     def from_entry(cls, entry: Mapping[str, Any]) -> "Calibration":
         """From what JSON makes of one. Raises KeyError if something is missing."""
         altered, stored, likeness = entry["altered"], entry["stored"], entry.get("likeness")
+        ratio, tested = entry.get("likelihood_ratio"), entry.get("tested")
         return cls(
             Tail.of(entry["unaltered"]),
             Tail.of(altered) if altered else None,
             Tail.of(stored) if stored else None,
             Likeness.of(likeness) if likeness else None,
+            LikelihoodRatio.of(ratio) if ratio else None,
+            Tested.of(tested) if tested else None,
         )
 
     def e_value(
@@ -199,6 +254,8 @@ def weights(
     low: int,
     width: int,
     every: int,
+    price: float,
+    lowest: float = LOWEST,
 ) -> NDArray[np.float32]:
     """Weights of pairs by offset [shape=(reference steps, width)].
 
@@ -206,13 +263,23 @@ def weights(
     query [shape=(query steps, d)] has no such step.
     """
     out = np.empty((len(reference), width), np.float32)
-    _weights(query, query_crowding, reference, reference_crowding, low, every, out)
+    _weights(
+        query,
+        query_crowding,
+        reference,
+        reference_crowding,
+        low,
+        every,
+        np.float32(price),
+        np.float32(lowest),
+        out,
+    )
     return out
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _weights(query, query_crowding, reference, reference_crowding, low, every, out):
-    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - PRICE, LOWEST)."""
+def _weights(query, query_crowding, reference, reference_crowding, low, every, price, lowest, out):
+    """out[j, b] = max((q·r - (crowding of q + crowding of r) / 2) / UNIT - price, lowest)."""
     for j in range(len(reference)):
         for b in range(out.shape[1]):
             i = every * j - (low + b)
@@ -223,4 +290,4 @@ def _weights(query, query_crowding, reference, reference_crowding, low, every, o
             for c in range(query.shape[1]):
                 s += query[i, c] * reference[j, c]
             above = s - np.float32(0.5) * (query_crowding[i] + reference_crowding[j])
-            out[j, b] = max(above / np.float32(UNIT) - np.float32(PRICE), np.float32(LOWEST))
+            out[j, b] = max(above / np.float32(UNIT) - price, lowest)

@@ -59,7 +59,7 @@ def orphans(library: Library) -> list[Path]:
         rows = catalogue.segments(connection)
     return sorted(
         set((library.path / "segments").iterdir())
-        - {library.segment_path(it.number) for it in rows}
+        - {file for it in rows for file in library.segment_files(it.number)}
     )
 
 
@@ -70,24 +70,25 @@ def _segment(
     path = library.segment_path(row.number)
     ids = [id for id, *_ in recordings]
     mend = (
-        f"restore {path.name} from a backup, or `earmark remove` its {len(ids)} recordings "
-        "and ingest them again"
+        f"restore {' and '.join(segment.names(row.number))} from a backup, "
+        f"or `earmark remove` its {len(ids)} recordings and ingest them again"
     )
     if not ids:
         mend = "`earmark compact` drops it: none of its recordings are left"
     try:
         read = library.segment(row)
-        if segment.checksum(path) != row.sha256:
-            yield Damage(f"{path}: its checksum is wrong, so it was altered", mend, ids)
-            return
+        for file, sha256 in zip((segment.lists_of(path), path), row[2:], strict=True):
+            if segment.checksum(file) != sha256:
+                yield Damage(f"{file}: its checksum is wrong, so it was altered", mend, ids)
+                return
+        codes = read.run(0, len(read))
     except (LibraryError, OSError) as error:
         with library.reading() as newer:
             if row in catalogue.segments(newer):  # else it was compacted since
                 yield Damage(str(error).partition(";")[0], mend, ids)
         return
-    codes = read.run(0, len(read))
-    for id, sha256, first, count in recordings:
-        if first + count > len(codes) or codes[first : first + count].sha256() != sha256:
+    for id, sound, first, count in recordings:
+        if first + count > len(codes) or codes[first : first + count].sha256() != sound:
             yield Damage(
                 f"recording {id!r}: its codes in {path.name} are not those that were ingested",
                 "`earmark remove` it and ingest it again",

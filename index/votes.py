@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fingerprint.cores import pool
 from fingerprint.fingerprint import REFERENCE_EVERY
+from fingerprint.kernels import njit
 from index.neighbours import Nearest
 from index.query_context import Question
 

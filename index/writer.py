@@ -5,20 +5,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint
 from index import audit_log as audit
-from index import catalogue, keys, segment
+from index import catalogue, segment
 from index.audit_log import Event
 from index.catalogue import Placement, SegmentRow
 from index.database import DatabaseErrors
 from index.errors import DatabaseAway, LibraryError, LibraryLocked
-from index.key import Key
 from index.recording import RIGHTS_RECORD, Metadata, Recording
-from index.segment import Codes, Segment
+from index.segment import Codes, Lists
 
 if TYPE_CHECKING:
     from index.library import Library
@@ -90,6 +90,7 @@ class Writer:
             **vars(metadata) | {"id": metadata.id or fingerprint.sha256[:16]},
             sha256=fingerprint.sha256,
             duration=fingerprint.duration,
+            undecoded_seconds=round(fingerprint.undecoded, 3),
             ingested_at=now,
             supplied_at=now,
             supplied_by=self._by,
@@ -152,27 +153,6 @@ class Writer:
             self._changed.pop(id, None)
         self._events.append(Event("remove", id, {}))
 
-    def add_key(self, owner: str, scope: str, expires_at: str | None) -> tuple[Key, str]:
-        """Make a key, at once; with the text that is to be shown once.
-
-        Raises ValueError for an owner or a scope that cannot be one.
-        """
-        with self.transaction() as connection:
-            now = catalogue.now()
-            key, text = keys.add(connection, owner, scope, expires_at, now)
-            details = {"key": key.id, "owner": key.owner, "scope": scope, "expires_at": expires_at}
-            audit.append(connection, [Event("key", None, details)], now, self._by)
-        return key, text
-
-    def revoke_key(self, id: str) -> bool:
-        """Make a key worthless, at once; whether it was worth something. Raises KeyError if none."""
-        with self.transaction() as connection:
-            now = catalogue.now()
-            revoked = keys.revoke(connection, id, now)
-            if revoked:
-                audit.append(connection, [Event("revoke", None, {"key": id})], now, self._by)
-        return revoked
-
     def calibrate(self, calibration: Mapping[str, Any]) -> None:
         """State the chance of scores by a fit to the library itself: see `index.library_calibration`.
 
@@ -180,6 +160,10 @@ class Writer:
         """
         self._calibration = dict(calibration)
         self._events.append(Event("calibration", None, self._calibration))
+
+    def announce_signing_key(self, public_key: str) -> None:
+        """Name in the audit log the key that evidence is signed with from now on; see `index.signing`."""
+        self._events.append(Event("signing-key", None, {"public_key": public_key}))
 
     def commit(self) -> None:
         """Make everything asked for so far part of the library, or none of it.
@@ -214,7 +198,7 @@ class Writer:
                 "what was committed before is safe, begin again"
             )
         try:
-            with self._connection.begin():
+            with self._library.database.transaction(self._connection):
                 yield self._connection
                 catalogue.next_revision(self._connection)
         except (OSError, *DatabaseErrors) as error:
@@ -222,10 +206,11 @@ class Writer:
             raise self._library.unwritable(error) from None
 
     def delete_orphans(self) -> None:
-        """Files that no catalogue row names: left by a writer that was killed, or by compaction."""
+        """Files that no catalogue row names: left by a writer that was killed, or by a merge."""
         folder = self._library.path / "segments"
         with self._library.reading() as connection:
-            named = {segment.file_name(row.number) for row in catalogue.segments(connection)}
+            rows = catalogue.segments(connection)
+        named = {name for row in rows for name in segment.names(row.number)}
         try:
             orphans = [file for file in folder.iterdir() if file.name not in named]
             if orphans and self._library.database.is_settled():
@@ -234,19 +219,32 @@ class Writer:
         except OSError as error:
             raise LibraryError(f"{folder}: cannot be written: {error.strerror}") from None
 
-    def write_segment(self, connection: sql.Connection, arranged: Segment) -> int:
+    def write_segment(self, connection: sql.Connection, codes: Codes) -> int:
         """Write a segment under a number of its own and name it; the number."""
-        number = catalogue.next_segment(connection)
-        while (path := self._library.segment_path(number)).exists():
-            number += 1  # a file that no row names
-        sha256 = segment.write(path, arranged, self._library.encoder.codec)
-        catalogue.add_segment(connection, SegmentRow(number, len(arranged), sha256))
+        header, number = self._unused(connection)
+        written = segment.write(header, codes, self._library.encoder.codec)
+        catalogue.add_segment(connection, SegmentRow(number, *written))
         return number
+
+    def move_segment(self, connection: sql.Connection, path: Path, lists: Lists) -> int:
+        """Make a file of lists a segment under a number of its own and name it; the number."""
+        header, number = self._unused(connection)
+        path.rename(segment.lists_of(header))
+        written = segment.write_header(header, lists, self._library.encoder.codec)
+        catalogue.add_segment(connection, SegmentRow(number, *written))
+        return number
+
+    def _unused(self, connection: sql.Connection) -> tuple[Path, int]:
+        """The header, and the number, of a segment that is to be."""
+        number = catalogue.next_segment(connection)
+        while any(it.exists() for it in self._library.segment_files(number)):
+            number += 1  # a file that no row names
+        return self._library.segment_path(number), number
 
     def _write_segment(self, connection: sql.Connection, added: list[_New]) -> None:
         codec = self._library.encoder.codec
         codes = segment.concatenate([new.codes for new in added], codec.code_size)
-        number = self.write_segment(connection, segment.arrange(codes, codec))
+        number = self.write_segment(connection, codes)
         rows = []
         first = 0
         for new in added:

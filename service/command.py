@@ -40,8 +40,9 @@ def serve() -> None:
       curl -F clip=@suspect.mp3 http://127.0.0.1:8080/v1/query
 
     The routes are described, and can be tried, at /docs. The library is made if it is not there.
-    What other processes ingest and remove meanwhile is seen at once. Ctrl-C or SIGTERM finishes
-    the requests in hand and stops.
+    What other processes ingest and remove meanwhile is seen at once. Ctrl-C or SIGTERM stops it
+    within 30 s (the setting stop_within): requests in hand get half of that time, then running jobs
+    the other half. Jobs that are not done go on with the next server.
     """
     from service.web.server import run
 

@@ -27,8 +27,7 @@ class Earmark:
 
     def command(self, *arguments: object) -> list[str]:
         """The words to start it with."""
-        start = "from service.command import main; main(prog_name='earmark')"
-        return [sys.executable, "-c", start, *map(str, arguments)]
+        return [sys.executable, "-P", "-m", "earmark", *map(str, arguments)]
 
     def __call__(
         self,
@@ -56,13 +55,12 @@ class Earmark:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     @contextmanager
-    def server(self, jobs: Path, **environment: str) -> Iterator[str]:
-        """The address of a server of its own, which keeps its scans and ingests in the folder `jobs`."""
-        folders = {f"EARMARK_{kind.upper()}": str(jobs / kind) for kind in ("scans", "ingests")}
+    def server(self, **environment: str) -> Iterator[str]:
+        """The address of a server of its own."""
         process = subprocess.Popen(
             self.command("serve", "--port", "0"),
             cwd=self.folder,
-            env=self.environment | folders | environment,
+            env=self.environment | environment,
             stderr=subprocess.PIPE,
             text=True,
         )

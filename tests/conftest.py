@@ -21,8 +21,49 @@ from index.backup import backup
 from index.database import BESIDE
 from index.library import Library
 
+# Files, or single tests, that `make test` leaves to `make test-all`.
+SLOW = (
+    "test_cluster.py",
+    "test_command_peers.py",
+    "test_crashes.py",
+    "test_databases.py::test_a_database_that_goes_away",
+    "test_databases.py::test_a_job_that_the_database_went_away_from",
+    "test_databases.py::test_a_writer_that_is_killed",
+    "test_databases.py::test_two_processes",
+    "test_databases.py::test_two_servers",
+    "test_described.py",
+    "test_dump.py",
+    "test_fuzz.py",
+    "test_ingest_jobs.py::test_an_ingest_goes_on_when_the_server_is_killed",
+    "test_overload.py",
+    "test_pages.py::test_pages_are_accessible",
+    "test_peers.py",
+    "test_read_only.py",
+    "test_scan_jobs.py::test_a_scan_that_a_killed_server_left_at_work",
+    "test_scan_jobs.py::test_scans_are_finished_by_the_next_server",
+    "test_training.py",
+)
+
 # Marks a test that is run with each kind of database.
 BOTH = pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fail-on-skip", action="store_true", help="A skipped test is a failure.")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With --fail-on-skip, what was skipped fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--fail-on-skip") and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @cache

@@ -17,9 +17,9 @@ from server import Server
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY, fingerprint
 from index.library import Library
-from service.web.api import FINGERPRINT_MEDIA_TYPE
 from service.web.auth import is_loopback
 from service.web.problems import STATUS_OF_CLIP_ERROR
+from service.web.query_routes import FINGERPRINT_MEDIA_TYPE
 
 Conforms = Callable[[object, str], None]
 Problem = Callable[[httpx.Response, int], dict[str, Any]]
@@ -316,7 +316,7 @@ def test_recordings_are_listed_searched_and_paged(
     assert [it["source"] for it in found] == ["song-2.flac"]
     assert client.get("/v1/recordings", params={"q": "%"}).json()["recordings"] == []
 
-    monkeypatch.setattr("service.web.api.PAGE", SONGS - 1)
+    monkeypatch.setattr("service.web.recording_routes.PAGE", SONGS - 1)
     first = client.get("/v1/recordings").json()
     cursor = {"cursor": first["next_cursor"]}
     second = client.get("/v1/recordings", params=cursor).json()

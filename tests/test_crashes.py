@@ -17,7 +17,7 @@ from patience import PATIENCE
 from benchmarks import crashes
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY
-from index import compaction
+from index import compaction, merging
 from index.errors import LibraryError
 from index.library import Library
 
@@ -34,7 +34,8 @@ THEN = [
 
 @pytest.fixture(autouse=True)
 def _small_segments(monkeypatch):
-    monkeypatch.setattr(compaction, "SEGMENT", 60)  # so that compaction has several commits
+    for module in (compaction, merging):  # so that compaction has several commits
+        monkeypatch.setattr(module, "LARGEST", 60)
 
 
 def _next(waiting: Iterator, state: crashes.State) -> crashes.Operation | None:

@@ -91,8 +91,9 @@ def test_two_processes_that_ingest_and_remove_at_once_lose_and_double_nothing(
     assert list(verify(library)) == []
     with library.reading() as connection:
         logged = [it.kind for it in audit.entries(connection)]
-        assert catalogue.revision(connection) == len(logged) == 24
+        assert catalogue.revision(connection) == len(logged)
     assert (logged.count("ingest"), logged.count("remove")) == (18, 6)
+    assert set(logged) == {"ingest", "remove", "compact"}
 
 
 def test_a_writer_that_is_killed_or_cut_off_frees_the_lock_and_commits_nothing_more(
@@ -173,7 +174,7 @@ def test_a_job_of_one_server_is_watched_and_ended_at_another(
         until(lambda: other.get(url).json()["state"] == "running")
         assert other.delete(url).status_code == 204
         assert one.get(url).json()["state"] == "cancelled"
-        folder = library.parent / "ingests" / url.rpartition("/")[2]
+        folder = library / "jobs" / "ingests" / url.rpartition("/")[2]
         until(lambda: not list(folder.iterdir()))  # its process has ended
     assert "unknown.wav" not in one.get("/v1/recordings").text
 
@@ -265,14 +266,14 @@ def test_a_catalogue_moves_into_postgresql_and_back(
         ingest(library, seed)
     with library.writer() as writer:
         writer.remove("id-1")
-        writer.add_key("ada", "query", None)
+    library.add_key("ada", "query", None)
     there, back = tmp_path / "there", tmp_path / "back"
     revision = backup(library, there, database)
     with pytest.raises(LibraryError, match="holds a library already"):
         backup(library, tmp_path / "again", database)
     moved = opened(there, database)
-    assert ingest(moved, 5)
-    assert backup(moved, back) == revision + 1
+    assert ingest(moved, 5)  # the fourth segment: they are merged
+    assert backup(moved, back) == revision + 2
     returned = opened(back, BESIDE)
     for each in (moved, returned):
         assert [it.id for it in each.every_recording()] == ["id-0", "id-2", "id-5"]
@@ -283,16 +284,14 @@ def test_a_catalogue_moves_into_postgresql_and_back(
 
 
 @BOTH
-def test_the_tables_that_are_made_are_those_that_are_used(
-    tmp_path: Path, database: sql.URL, library: Path
-) -> None:
-    with Server(library=library, database=database, scans=tmp_path / "s", ingests=tmp_path / "i"):
+def test_the_tables_that_are_made_are_those_that_are_used(database: sql.URL, library: Path) -> None:
+    with Server(library=library, database=database):
         pass
     libraries = opened(library, database).database.engine
     kept = (
         libraries
         if database != BESIDE
-        else sql.create_engine(f"sqlite:///{tmp_path}/i/jobs.sqlite")
+        else sql.create_engine(f"sqlite:///{library}/jobs/jobs.sqlite")
     )
     settings = load_settings(library=library, database=str(database))
     described = [

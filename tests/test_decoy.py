@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import soxr
 from melodies import RATE, melody
-from scipy.stats import binomtest
+from scipy.stats import binomtest, hypergeom
 
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
@@ -18,7 +18,13 @@ from index.recording import Metadata
 from index.significance import MATCH, REVIEW
 from service.datasets.source import OnDisk
 from service.scan import worker as listen
-from service.scan.decoy import false_discovery_rate, mirrored, wilson
+from service.scan.decoy import (
+    bound_in_words,
+    false_discovery_rate,
+    mirrored,
+    most_wrong,
+    wilson,
+)
 
 ENCODER = Encoder.load()
 
@@ -94,3 +100,46 @@ def test_a_rate_is_a_share_and_lies_in_its_interval(sounds, matched, decoys, fal
 
 def test_where_nothing_is_found_nothing_is_wrong():
     assert false_discovery_rate(50, 0, 10, 1, 1e-6) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("sounds", "matched", "decoys", "matched_decoys"),
+    [
+        (2_000, 191, 487, 0),
+        (2_000, 191, 487, 3),
+        (500, 40, 500, 1),
+        (50, 30, 50, 0),
+        (300, 9, 60, 9),
+    ],
+)
+def test_the_bound_is_where_so_few_decoys_become_improbable(
+    sounds: int, matched: int, decoys: int, matched_decoys: int
+) -> None:
+    bound = most_wrong(sounds, matched, decoys, matched_decoys)
+
+    def few(wrong: int) -> float:
+        return float(hypergeom.cdf(matched_decoys, sounds + decoys, decoys, wrong + matched_decoys))
+
+    assert bound == matched or few(bound + 1) <= 0.05
+    assert bound == 0 or few(bound) > 0.05
+
+
+def test_the_bound_holds_the_true_number_of_wrong_ones_in_95_of_100_batches() -> None:
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(1_000):
+        sounds, every = int(rng.integers(50, 2_001)), int(rng.choice([1, 4]))
+        known, chance = int(sounds * rng.uniform(0, 0.5)), 10 ** rng.uniform(-4, -1.5)
+        wrong = int(rng.binomial(sounds - known, chance))
+        decoys = sounds // every
+        bound = most_wrong(sounds, known + wrong, decoys, int(rng.binomial(decoys, chance)))
+        held.append(wrong <= bound)
+    assert np.mean(held) >= 0.95
+
+
+def test_a_batch_that_is_too_small_says_so() -> None:
+    assert bound_in_words(191, most_wrong(2_000, 191, 487, 0)).startswith(
+        "With 95 % confidence at most 13 of these 191"
+    )
+    assert "too few" in bound_in_words(3, most_wrong(40, 3, 10, 0))
+    assert "Nothing was matched" in bound_in_words(0, most_wrong(40, 0, 10, 0))

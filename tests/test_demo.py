@@ -52,7 +52,7 @@ class TestRun:
         for (title, damage), row in zip(CLIPS[:-1], rows, strict=False):
             assert row.strip().startswith(damage.words)
             assert title in row
-            assert "1 in" in row
+            assert "unrelated clips came this close" in row
         assert "nothing known in here" in rows[len(CLIPS) - 1]
         assert "my tune.flac" in rows[-1]
         assert all(row.endswith("right") for row in rows)
@@ -65,7 +65,7 @@ class TestRun:
         for words in (f"ingest {output}/works --rightsholder", "--json", "serve"):
             assert f"earmark --library {output}/library" in said
             assert words in said
-        assert "http://127.0.0.1:8000/docs" in said
+        assert "open http://127.0.0.1:8000/ and" in said
         assert "11 added, 0 already there, 0 failed" in said
 
     def test_a_file_that_cannot_be_read_is_told_and_the_rest_goes_on(
@@ -135,7 +135,18 @@ def test_a_verdict_is_right_only_for_the_right_work_and_place(
 
 
 def test_a_verdict_tells_where_the_clip_begins_and_how_it_was_changed() -> None:
-    verdict = judge(KNOWN, answer(tempo=1.03, reference_start=10.0 + 1.03))
+    verdict = judge(
+        KNOWN,
+        answer(
+            tempo=1.03,
+            tempo_low=1.025,
+            tempo_high=1.035,
+            changed=True,
+            reference_start=10.0 + 1.03,
+            tested_clips=1500,
+            tested_closer=0,
+        ),
+    )
     assert verdict.place == "0:10.0"
     assert "3 % faster" in verdict.said
-    assert "1 in 1 billion" in verdict.odds
+    assert verdict.odds == "none of 1,500 unrelated clips came this close"

@@ -27,9 +27,9 @@ def key(earmark: Earmark) -> str:
 
 
 @pytest.fixture
-def address(earmark: Earmark, key: str, tmp_path: Path) -> Iterator[str]:
+def address(earmark: Earmark, key: str) -> Iterator[str]:
     """Where a server of this test's own library is."""
-    with earmark.server(tmp_path, EARMARK_REQUESTS_PER_MINUTE="0") as address:
+    with earmark.server(EARMARK_REQUESTS_PER_MINUTE="0") as address:
         yield address
 
 

@@ -40,7 +40,7 @@ def random_encoder(geometries) -> Encoder:
         bias = rng.standard_normal(outputs).astype(np.float32)
         layers.append(Layer(time, time_stride, band, band_stride, padding, rectify, weight, bias))
         channels = outputs
-    codec = Codec(np.eye(8, 4, dtype=np.float32), np.zeros((2, 256, 2), np.float32))
+    codec = Codec(np.eye(8, 4, dtype=np.float32), np.zeros((2, 2, 16, 2), np.float32))
     return Encoder(layers, codec, "random", np.zeros(4, np.float32), np.eye(4, dtype=np.float32))
 
 
@@ -118,7 +118,7 @@ def test_codes_name_the_nearest_entries():
     rng = np.random.default_rng(3)
     codec = Codec(
         rng.standard_normal((20, 8)).astype(np.float32),
-        0.3 * rng.standard_normal((4, 256, 2)).astype(np.float32),
+        0.3 * rng.standard_normal((4, 2, 16, 2)).astype(np.float32),
     )
     x = rng.standard_normal((50, 8)).astype(np.float32)
     lists, codes = codec.encode(x)
@@ -128,9 +128,13 @@ def test_codes_name_the_nearest_entries():
         assert lists[i] == nearest
         rest = x[i] - codec.coarse[nearest]
         for s in range(4):
-            distances = np.sum((codec.codebooks[s] - rest[2 * s : 2 * s + 2]) ** 2, axis=1)
+            high, low = codec.books[s]
+            entries = [high[byte >> 4] + low[byte & 15] for byte in range(256)]
+            distances = np.sum((np.array(entries) - rest[2 * s : 2 * s + 2]) ** 2, axis=1)
             assert codes[i, s] == np.argmin(distances)
-        entries = [codec.codebooks[s][codes[i, s]] for s in range(4)]
+        entries = [
+            codec.books[s, 0, c >> 4] + codec.books[s, 1, c & 15] for s, c in enumerate(codes[i])
+        ]
         named = codec.coarse[nearest] + np.concatenate(entries)
         assert np.allclose(decoded[i], named / np.linalg.norm(named), atol=1e-6)
 
@@ -165,7 +169,7 @@ def test_it_computes_what_the_model_in_torch_does(encoder):
 
 def test_codebooks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        Codec(np.zeros((4, 8), np.float32), np.zeros((3, 256, 2), np.float32))
+        Codec(np.zeros((4, 8), np.float32), np.zeros((3, 2, 16, 2), np.float32))
 
 
 def test_layers_are_immutable(encoder):

@@ -50,6 +50,16 @@ def test_a_clip_of_one_second_has_embeddings_at_every_phase_of_the_references_gr
         assert np.allclose(np.linalg.norm(query.embeddings, axis=1), 1, atol=1e-3)
 
 
+def test_a_recording_shorter_than_a_window_has_an_embedding_that_a_query_meets(encoder):
+    for seconds in (0.5, 0.8, 1.1):
+        file = wav(melody(2, seconds))
+        reference = fingerprint(file, encoder, REFERENCE_EVERY)
+        assert len(reference.embeddings) == 1
+        query = fingerprint(file, encoder, QUERY_EVERY)
+        at = round((reference.start - query.start) / query.step)
+        assert query.embeddings[at] @ reference.embeddings[0] > 0.999
+
+
 @pytest.mark.parametrize(
     "samples, kind",
     [

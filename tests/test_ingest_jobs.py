@@ -24,8 +24,9 @@ from index import audit_log as audit
 from index.database import BESIDE
 from index.library import Library
 from service.jobs.ingest_jobs import Ingests
+from service.runtime.asker import Asker
+from service.runtime.quotas import Quotas
 from service.runtime.settings import Settings
-from service.web.auth import Asker, Quotas
 
 FORM = {"rightsholder": "Red Label", "rights": "owned"}
 
@@ -90,8 +91,7 @@ OLD = [f"song-{number}.flac" for number in range(SONGS)]
 def keys_of(library: Path, *owners: str, database: sql.URL = BESIDE) -> dict[str, Any]:
     """Keys for ingesting, as options of a request, by owner."""
     opened = Library.open(library, Encoder.load(), url=database)
-    with opened.writer() as writer:
-        keys = {owner: writer.add_key(owner, "ingest", None) for owner in owners}
+    keys = {owner: opened.add_key(owner, "ingest", None) for owner in owners}
     opened.close()
     return {
         owner: {"headers": {"Authorization": f"Bearer {text}"}} for owner, (_, text) in keys.items()
@@ -113,14 +113,16 @@ def test_the_recordings_of_an_archive_are_added_and_what_is_broken_is_told(
     assert broken["file"] == "album.zip/broken.flac"
     assert broken["error"]["type"] == "undecodable"
     assert str(library.parent) not in broken["error"]["detail"]
-    assert sources(client) == ["71.flac", "72.flac", *OLD]
+    assert sources(client) == ["72.flac", "album/71.flac", *OLD]
     (first,) = client.get("/v1/recordings", params={"q": "First"}).json()["recordings"]
     assert (first["isrc"], first["rightsholder"]) == ("DEA120000071", "Red Label")
     assert [it["id"] for it in client.get("/v1/ingests").json()["ingests"]] == [asked["id"]]
-    until(lambda: not list((library.parent / "ingests" / asked["id"]).iterdir()))  # nothing is kept
+    until(
+        lambda: not list((library / "jobs" / "ingests" / asked["id"]).iterdir())
+    )  # nothing is kept
     assert client.delete(f"/v1/ingests/{asked['id']}").status_code == 204
     assert client.get(f"/v1/ingests/{asked['id']}").status_code == 404
-    assert sources(client) == ["71.flac", "72.flac", *OLD]
+    assert sources(client) == ["72.flac", "album/71.flac", *OLD]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_what_cannot_be_ingested_is_refused_at_once(
         [where] if where else []
     )
     assert client.get("/v1/ingests").json()["ingests"] == []
-    assert [it for it in (library.parent / "ingests").iterdir() if it.is_dir()] == []
+    assert [it for it in (library / "jobs" / "ingests").iterdir() if it.is_dir()] == []
 
 
 def test_each_row_of_the_metadata_that_cannot_be_used_is_told(
@@ -223,7 +225,7 @@ def test_an_ingest_ends_where_the_keys_audio_is_used_up(library: Path, archive: 
 def test_an_ingest_that_waits_is_cancelled(
     library: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ingests, "_have_done", lambda self, id: None)  # they wait for ever
+    monkeypatch.setattr(Ingests, "_do_next", lambda self: False)  # they wait for ever
     keys = keys_of(library, "ada", "bo")
     with Server(library=library, ingests_per_owner=1) as client:
         id = ask(client, archive, **keys["ada"])["id"]
@@ -234,7 +236,7 @@ def test_an_ingest_that_waits_is_cancelled(
         ask(client, archive, **keys["bo"])
         assert client.delete(f"/v1/ingests/{id}", **keys["ada"]).status_code == 204
         assert client.get(f"/v1/ingests/{id}", **keys["ada"]).json()["state"] == "cancelled"
-        assert list((library.parent / "ingests" / id).iterdir()) == []
+        assert list((library / "jobs" / "ingests" / id).iterdir()) == []
         ask(client, archive, **keys["ada"])
 
 
@@ -251,9 +253,11 @@ def test_an_ingest_that_is_at_work_is_cancelled(
 
 
 def test_ingests_are_finished_by_the_next_server(library: Path, archive: bytes) -> None:
-    settings = Settings(library=library, ingests=library.parent / "ingests", isolate=False)
+    settings = Settings(library=library, isolate=False)
     before = Ingests(settings, Quotas(settings))
-    before.start()
+    opened = Library.open(library, Encoder.load())
+    before.start(opened.id())
+    opened.close()
     nobody = Asker(None)
     ids = [
         before.ask(io.BytesIO(archive), "album.zip", None, FORM, False, nobody).id for _ in range(2)
@@ -264,21 +268,19 @@ def test_ingests_are_finished_by_the_next_server(library: Path, archive: bytes) 
         assert [it["state"] for it in entries] == ["done", "done"], entries
         assert [it["done"] for it in entries] == [4, 4]
         assert sum(it["added"] for it in entries) == 2
-        assert sources(client) == ["71.flac", "72.flac", *OLD]
+        assert sources(client) == ["72.flac", "album/71.flac", *OLD]
 
 
 @BOTH
 def test_an_ingest_goes_on_when_the_server_is_killed(
     library: Path, archive: bytes, earmark: Earmark, database: sql.URL
 ) -> None:
-    folder = library.parent / "ingests"
     with Library.open(
         library, Encoder.load(), url=database
     ).writer():  # it cannot be through before the kill
         server = subprocess.Popen(
             earmark.command("serve", "--port", "0"),
-            env=earmark.environment
-            | {"EARMARK_INGESTS": str(folder), "EARMARK_SCANS": str(library.parent / "scans")},
+            env=earmark.environment,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -298,4 +300,4 @@ def test_an_ingest_goes_on_when_the_server_is_killed(
         entry = ended(client, id)
         assert entry["state"] == "done", entry
         assert (entry["done"], entry["failed"]) == (4, 1)
-        assert sources(client) == ["71.flac", "72.flac", *OLD]
+        assert sources(client) == ["72.flac", "album/71.flac", *OLD]

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,13 +49,12 @@ class Keyed:
 def keyed(library: Path, database: sql.URL) -> Iterator[Keyed]:
     opened = Library.open(library, Encoder.load(), url=database)
     keys = {}
-    with opened.writer() as writer:
-        for owner in ("ada", "bo"):
-            for scope in SCOPES:
-                _, keys[f"{owner} {scope}"] = writer.add_key(owner, scope, None)
-        _, keys["expired"] = writer.add_key("ada", "admin", YESTERDAY)
-        revoked, keys["revoked"] = writer.add_key("ada", "admin", None)
-        writer.revoke_key(revoked.id)
+    for owner in ("ada", "bo"):
+        for scope in SCOPES:
+            _, keys[f"{owner} {scope}"] = opened.add_key(owner, scope, None)
+    _, keys["expired"] = opened.add_key("ada", "admin", YESTERDAY)
+    revoked, keys["revoked"] = opened.add_key("ada", "admin", None)
+    opened.revoke_key(revoked.id)
     opened.close()
     with Server(library=library, database=database) as client:
         yield Keyed(client, keys)
@@ -107,7 +107,7 @@ NEEDS = {
     ("GET", "/parts/example"): "query",
     ("POST", "/parts/answer"): "query",
     ("GET", "/parts/library"): "query",
-    ("GET", "/metrics"): None,
+    ("GET", "/metrics"): "admin",
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
 }
@@ -116,7 +116,7 @@ NEEDS = {
 def test_every_route_is_told_of() -> None:
     routes = {
         (method, route.path)
-        for route in create_app(Settings()).routes
+        for route in create_app(Settings()).state.routes
         if isinstance(route, APIRoute)
         for method in route.methods
     }
@@ -222,6 +222,46 @@ def test_a_library_without_keys_asks_for_none_and_with_its_first_key_for_one(
         assert client.get("/v1/recordings", headers=header).status_code == 401
         again = earmark.lines("keys", "revoke", made["id"])
         assert again == [{"id": made["id"], "revoked": False}]
+
+
+@BOTH
+def test_a_key_is_revoked_while_another_process_writes(
+    keyed: Keyed, library: Path, earmark: Earmark, database: sql.URL
+) -> None:
+    opened = Library.open(library, Encoder.load(), url=database)
+    with opened.writer():  # for as long as an ingest takes
+        (made,) = earmark.lines("keys", "create", "--owner", "Cy", "--scope", "query")
+        (listed,) = [it for it in opened.all_keys() if it.owner == "Cy"]
+        assert keyed.ask("GET", "/v1/recordings", made["key"]).status_code == 200
+        earmark("keys", "revoke", made["id"])
+        assert keyed.ask("GET", "/v1/recordings", made["key"]).status_code == 401
+        revoked = keyed.ask("DELETE", f"/v1/keys/{listed.id}", "ada admin")
+        assert revoked.status_code == 204
+        wanted = {"owner": "Di", "scope": "query"}
+        assert keyed.ask("POST", "/v1/keys", "ada admin", json=wanted).status_code == 201
+    assert list(verify(opened)) == []
+
+
+@BOTH
+def test_keys_and_recordings_change_at_once_and_the_log_stays_whole(
+    library: Path, database: sql.URL
+) -> None:
+    def make_keys() -> None:
+        own = Library.open(library, Encoder.load(), url=database)
+        for number in range(20):
+            own.revoke_key(own.add_key(f"owner {number}", "query", None)[0].id)
+
+    opened = Library.open(library, Encoder.load(), url=database)
+    some = next(opened.every_recording()).id
+    with ThreadPoolExecutor(2) as threads:
+        makers = [threads.submit(make_keys) for _ in range(2)]
+        for number in range(20):
+            with opened.writer() as writer:
+                writer.change(some, {"title": f"title {number}"})
+        for each in makers:
+            each.result()
+    assert sum(it.revoked_at is not None for it in opened.all_keys()) == 40
+    assert list(verify(opened)) == []
 
 
 @BOTH
@@ -375,10 +415,7 @@ def test_a_key_has_only_so_much(
     setting: str, value: Any, answers: int, library: Path, music: Path
 ) -> None:
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        keys = dict(
-            zip("ab", (writer.add_key(owner, "query", None)[1] for owner in "ab"), strict=True)
-        )
+    keys = dict(zip("ab", (opened.add_key(owner, "query", None)[1] for owner in "ab"), strict=True))
     opened.close()
     clip = (music / "clip.wav").read_bytes()  # 5 s, 160 kB
     with Server(library=library, **{setting: value}) as client:
@@ -396,8 +433,7 @@ def test_a_key_has_only_so_much(
 
 def test_sound_that_comes_to_nothing_counts_too(library: Path, music: Path) -> None:
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        _, key = writer.add_key("ada", "query", None)
+    _, key = opened.add_key("ada", "query", None)
     opened.close()
     silent = (music / "silent.wav").read_bytes()  # 3 s
     with Server(library=library, audio_per_day=3) as client:
@@ -411,20 +447,20 @@ def test_sound_that_comes_to_nothing_counts_too(library: Path, music: Path) -> N
 
 def test_bodies_that_do_not_say_how_long_they_are_count_too(library: Path, music: Path) -> None:
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        _, key = writer.add_key("ada", "query", None)
+    _, key = opened.add_key("ada", "query", None)
     opened.close()
 
-    def body() -> Iterator[bytes]:
-        yield bytes(200_000)
+    def body(size: int) -> Iterator[bytes]:
+        yield bytes(size)
 
     kind = {"Content-Type": "application/vnd.earmark.fingerprint"}
     with Server(library=library, bytes_per_day=100_000) as client:
         keyed = Keyed(client, {"ada": key})
-        first = keyed.ask("POST", "/v1/query", "ada", content=body(), headers=dict(kind))
+        first = keyed.ask("POST", "/v1/query", "ada", content=body(90_000), headers=dict(kind))
         assert first.status_code == 415  # no fingerprint
-        again = keyed.ask("POST", "/v1/query", "ada", content=b"x", headers=dict(kind))
+        again = keyed.ask("POST", "/v1/query", "ada", content=body(20_000), headers=dict(kind))
         assert again.status_code == 429
+        assert int(again.headers["retry-after"]) > 0
 
 
 def test_a_library_of_the_format_before_is_brought_up_to_date(
@@ -432,6 +468,11 @@ def test_a_library_of_the_format_before_is_brought_up_to_date(
 ) -> None:
     with closing(sqlite3.connect(library / "catalogue.sqlite")) as connection, connection:
         connection.execute("DROP TABLE keys")
+        connection.execute("DROP INDEX ix_audit_recording_kind")
+        connection.execute("DROP TRIGGER audit_refuses_update")
+        connection.execute("UPDATE audit SET hash = 'of another chain'")
+        refused = "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        connection.execute(f"CREATE TRIGGER audit_refuses_update BEFORE UPDATE ON audit {refused}")
         connection.execute("DROP INDEX places")
         connection.execute("ALTER TABLE recordings DROP COLUMN owner")
         connection.execute("ALTER TABLE segments DROP COLUMN changed")

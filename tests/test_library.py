@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def test_what_was_added_is_there_after_opening_again(library):
     assert recording.duration == pytest.approx(20, abs=0.2)
     assert finds(again, 1) == ["one"]
     assert again.info()["recordings"] == 1
-    assert again.info()["bytes_per_second"] == pytest.approx(36, rel=0.1)
+    files = sum(file.stat().st_size for file in (library.path / "segments").iterdir())
+    assert again.info()["bytes_per_second"] == pytest.approx(files / recording.duration, rel=0.05)
 
 
 def test_the_same_audio_again_changes_nothing(library):
@@ -215,10 +217,9 @@ def _killed_while_writing(path: Path, url: sql.URL, at: str) -> None:
     write = segment.write
     if at == "half a segment":
 
-        def half(target: Path, *_) -> str:
-            target.with_suffix(".partial").write_bytes(b"half")
+        def half(target: Path, *_) -> None:
+            target.with_suffix(".ivfdata").write_bytes(b"half")
             die()
-            return ""
 
         segment.write = half
     elif at == "segment without a name":
@@ -244,8 +245,8 @@ def test_a_kill_leaves_the_last_commit(library, at):
     assert (finds(again, 1), finds(again, 2)) == (["one"], [])
     add(again, 3, id="three")
     assert finds(again, 3) == ["three"]
-    assert {file.suffix for file in (library.path / "segments").iterdir()} == {".safetensors"}
-    assert len(list((library.path / "segments").iterdir())) == 2
+    kinds = sorted(file.suffix for file in (library.path / "segments").iterdir())
+    assert kinds == [".faiss", ".faiss", ".ivfdata", ".ivfdata"]
 
 
 def test_a_full_disk_loses_nothing(library, monkeypatch):
@@ -288,17 +289,20 @@ def test_what_is_no_usable_library_is_refused(tmp_path, library):
     change("UPDATE catalogue_version SET version_num = '99'")
     with pytest.raises(LibraryError, match="format 99"):
         Library.open(library.path, ENCODER, url=library.database.url)
+    change("UPDATE catalogue_version SET version_num = '5'")
+    with pytest.raises(LibraryError, match="format 5, this Earmark reads format 6"):
+        Library.open(library.path, ENCODER, url=library.database.url)
     change(f"UPDATE catalogue_version SET version_num = '{SCHEMA.format}'")
-    (segment,) = (library.path / "segments").iterdir()
-    whole = segment.read_bytes()
-    for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
-        segment.write_bytes(damage)
+    for segment in (library.path / "segments").iterdir():
+        whole = segment.read_bytes()
+        for damage in (whole[: len(whole) // 2], b"", b"garbage" * 100):
+            segment.write_bytes(damage)
+            with pytest.raises(LibraryError, match="damaged"):
+                Library.open(library.path, ENCODER, url=library.database.url)
+        segment.unlink()
         with pytest.raises(LibraryError, match="damaged"):
             Library.open(library.path, ENCODER, url=library.database.url)
-    segment.unlink()
-    with pytest.raises(LibraryError, match="damaged"):
-        Library.open(library.path, ENCODER, url=library.database.url)
-    segment.write_bytes(whole)
+        segment.write_bytes(whole)
     assert finds(Library.open(library.path, ENCODER, url=library.database.url), 1)
 
 
@@ -343,7 +347,7 @@ def test_a_lost_catalogue_is_told_and_not_made_anew_over_its_segments(tmp_path):
                 LibraryError, match="no catalogue of them; restore it from a backup"
             ):
                 Library.open(library.path, ENCODER, create=create)
-        assert len(list((library.path / "segments").iterdir())) == 1
+        assert len(list((library.path / "segments").iterdir())) == 2
 
 
 def _make_and_add(path: Path, url: sql.URL, seed: int, together) -> None:
@@ -552,3 +556,36 @@ def test_a_library_does_what_a_dictionary_would(kind, request):
     examples = 15 if kind == "sqlite" else 5  # the statements are the same
     some = settings(max_examples=examples, stateful_step_count=15, deadline=None)
     run_state_machine_as_test(partial(Model, new), settings=some)
+
+
+def test_as_many_may_search_at_once_as_like(tmp_path):
+    """Each holds a connection to the catalogue for as long as it searches."""
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    add(library, 1, id="one")
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(library._current())
+        assert finds(library, 1) == ["one"]
+
+
+def test_info_says_what_the_files_hold(tmp_path):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    for seed in range(6):
+        add(library, seed)
+    said = library.info()
+    segments = sum(file.stat().st_size for file in (library.path / "segments").iterdir())
+    assert said["bytes_per_second"] * said["seconds"] == pytest.approx(segments, rel=0.05)
+    held = sum(file.stat().st_size for file in library.path.rglob("*") if file.is_file())
+    assert said["bytes_on_disk"] == pytest.approx(held, rel=0.05)
+
+
+def test_info_is_told_while_files_are_deleted(tmp_path, monkeypatch):
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    add(library, 1)
+    glob = Path.rglob
+
+    def meanwhile(path: Path, pattern: str) -> list[Path]:
+        return [*glob(path, pattern), path / "segments" / "deleted.faiss"]
+
+    monkeypatch.setattr(Path, "rglob", meanwhile)
+    assert library.info()["recordings"] == 1

@@ -66,8 +66,6 @@ def test_requests_are_logged_as_json_without_what_is_private(
         cwd=earmark.folder,
         env=earmark.environment
         | {
-            "EARMARK_SCANS": str(tmp_path / "scans"),
-            "EARMARK_INGESTS": str(tmp_path / "ingests"),
             "EARMARK_LOG_FORMAT": "json",
             "EARMARK_LOG_LEVEL": "info",
         },

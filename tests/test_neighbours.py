@@ -1,61 +1,30 @@
-"""The nearest stored embeddings are those that FAISS finds, or numpy, whatever was removed."""
+"""The nearest stored embeddings are those of an exhaustive search over the decoded codes."""
 
-from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 from embeddings import track
-from safetensors.numpy import save
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fingerprint.codec import Codec
 from fingerprint.encoder import Encoder
+from index import neighbours, segment
 from index.errors import LibraryError
-from index.neighbours import merged, nearest
-from index.segment import BLOCK, DIVIDED, Codes, Segment, arrange, read, write
+from index.neighbours import Kept, Nearest, kept_of, merged, nearest
+from index.segment import Codes, Segment, arrange, doubled, write
 
-CODEC = Encoder.load().codec
-LISTS = len(CODEC.coarse)
+ENCODER = Encoder.load()
+CODEC = ENCODER.codec
+LISTS, CELLS = CODEC.half_cells.shape
+NOTHING = np.empty((0, 2), np.int64)
 
 
 def codes(n: int, seed: int = 0) -> Codes:
     """Codes of n embeddings of music that never was."""
-    return Codes(*CODEC.encode(track(Encoder.load(), seed, n / 10 + 2)[:n]))
-
-
-def faiss_index(stored: Codes) -> faiss.IndexIVFPQ:
-    dimension = CODEC.coarse.shape[1]
-    quantiser = faiss.IndexFlatL2(dimension)  # probes the lists whose centroids are nearest
-    quantiser.add(CODEC.coarse)
-    index = faiss.IndexIVFPQ(
-        quantiser, dimension, LISTS, CODEC.code_size, 8, faiss.METRIC_INNER_PRODUCT
-    )
-    faiss.copy_array_to_vector(CODEC.codebooks.ravel(), index.pq.centroids)
-    index.is_trained = True
-    for number in range(LISTS):
-        ids = np.flatnonzero(stored.lists == number)
-        rows = np.ascontiguousarray(stored.codes[ids])
-        index.invlists.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(rows))
-    index.ntotal = len(stored)
-    return index
-
-
-@pytest.mark.parametrize("probes", [1, 7, LISTS])
-def test_neighbours_are_those_of_faiss(probes):
-    stored = codes(9000)
-    segments = {0: arrange(stored[:4000], CODEC), 4000: arrange(stored[4000:], CODEC)}
-    gone = np.array([[100, 900], [5000, 5001]], np.int64)
-    q = track(Encoder.load(), 3, 5)
-    parameters = faiss.SearchParametersIVF(nprobe=probes)
-    similarity, numbers = faiss_index(stored).search(q, 1000, params=parameters)
-    found, at = nearest(q, 20, probes / LISTS, segments, gone, CODEC)
-    for row in range(len(q)):
-        wanted = (numbers[row] >= 0) & ~((numbers[row] >= 100) & (numbers[row] < 900))
-        wanted &= numbers[row] != 5000
-        expected = similarity[row][wanted][:20]
-        assert found[row][: len(expected)] == pytest.approx(expected, abs=1e-5)
-        assert (at[row][len(expected) :] == -1).all()
-        assert not ((at[row] >= 100) & (at[row] < 900)).any()
+    return Codes(*CODEC.encode(track(ENCODER, seed, n / 10 + 2)[:n]))
 
 
 def any_codes(n: int, lists: int = LISTS) -> Codes:
@@ -67,145 +36,230 @@ def any_codes(n: int, lists: int = LISTS) -> Codes:
     )
 
 
-def test_neighbours_in_many_blocks_are_those_of_faiss():
-    stored = any_codes(2 * BLOCK + 1000, lists=900)  # no block has any of the last lists
-    q = track(Encoder.load(), 3, 2)
-    parameters = faiss.SearchParametersIVF(nprobe=300)
-    similarity, numbers = faiss_index(stored).search(q, 20, params=parameters)
-    none = np.empty((0, 2), np.int64)
-    found, at = nearest(q, 20, 300 / LISTS, {0: arrange(stored, CODEC)}, none, CODEC)
-    assert found == pytest.approx(similarity, abs=1e-5)
-    assert np.mean(at == numbers) > 0.99  # but where two are as near but for rounding
-
-
-@pytest.fixture(scope="module")
-def divided() -> tuple[Codes, Segment]:
-    """Codes as many as lists are divided from on, which end in a block hardly begun."""
-    stored = any_codes(DIVIDED + 100)
-    return stored, arrange(stored, CODEC)
+def decoded(stored: Codes) -> np.ndarray:
+    """What codes name, in double precision, before it gets length 1."""
+    entries = [
+        CODEC.books[s, 0, byte >> 4].astype(float) + CODEC.books[s, 1, byte & 15]
+        for s, byte in enumerate(stored.codes.T)
+    ]
+    return CODEC.coarse[stored.lists].astype(float) + np.concatenate(entries, axis=1)
 
 
 def nearest_by_numpy(
-    q: np.ndarray, count: int, probes: int, stored: Codes
-) -> tuple[np.ndarray, list[set[int]]]:
-    """Of the embeddings in the cells nearest to each query, one after the other in double precision."""
-    centroids = (CODEC.coarse[:, None] + CODEC.cells).reshape(-1, CODEC.coarse.shape[1])
-    slices = np.arange(CODEC.code_size)
-    similarities, cells_searched = [], []
-    for one in q.astype(float):
-        nearest_cells = np.argsort(np.sum((centroids - one) ** 2, axis=1))[:probes]
-        rows = np.flatnonzero(np.isin(cells_of(stored), nearest_cells))
-        parts = one.reshape(len(slices), -1)
-        table = np.einsum("sew,sw->se", CODEC.codebooks, parts)
-        values = CODEC.coarse[stored.lists[rows]] @ one
-        values += table[slices, stored.codes[rows]].sum(axis=1)
-        similarities.append(np.sort(values)[::-1][:count])
-        cells_searched.append(set(rows[np.argsort(-values)][:count].tolist()))
-    return np.array(similarities), cells_searched
+    q: np.ndarray, count: int, stored: Codes, inside: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of all embeddings, or of those `inside` [shape=(queries, n)], one after the other."""
+    values = q.astype(float) @ decoded(stored).T
+    if inside is not None:
+        values[~inside] = -np.inf
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    similarity = np.take_along_axis(values, order, 1)
+    return similarity, np.where(np.isfinite(similarity), order, -1)
+
+
+def found_in(
+    q: np.ndarray, count: int, share: float, parts: dict[int, Segment], gone: np.ndarray = NOTHING
+) -> Nearest:
+    return nearest(q, count, share, parts, kept_of(parts, gone), CODEC)
+
+
+def probed(q: np.ndarray, share: float, stored: Codes) -> np.ndarray:
+    """Which embeddings are in the lists whose centroids are nearest to each query."""
+    distance = np.sum(CODEC.coarse**2, axis=1) - 2 * q @ CODEC.coarse.T
+    lists = np.argsort(distance, axis=1)[:, : max(1, int(np.ceil(share * LISTS)))]
+    return np.array([np.isin(stored.lists, some) for some in lists])
+
+
+def same(found: Nearest, expected: tuple[np.ndarray, np.ndarray]) -> None:
+    similarity, numbers = expected
+    finite = np.isfinite(similarity)
+    assert (np.isfinite(found[0]) == finite).all()
+    assert found[0][finite] == pytest.approx(similarity[finite], abs=1e-5)
+    assert np.mean(found[1] == numbers) > 0.99  # but where two are as near but for rounding
+
+
+@pytest.mark.parametrize("probes", [1, 7, LISTS])
+def test_neighbours_are_those_of_an_exhaustive_search(probes):
+    stored = codes(9000)
+    parts = {0: arrange(stored[:4000], CODEC), 4000: arrange(stored[4000:], CODEC)}
+    gone = np.array([[100, 900], [5000, 5001]], np.int64)
+    q = track(ENCODER, 3, 5)
+    inside = probed(q, probes / LISTS, stored)
+    inside[:, 100:900] = inside[:, 5000] = False
+    same(found_in(q, 20, probes / LISTS, parts, gone), nearest_by_numpy(q, 20, stored, inside))
+
+
+@pytest.fixture
+def divided(monkeypatch) -> tuple[Codes, Segment]:
+    """Codes in a segment whose lists are divided into cells."""
+    monkeypatch.setattr(segment, "DIVIDED", 30_000)
+    stored = codes(30_100)
+    return stored, arrange(stored, CODEC)
 
 
 def cells_of(stored: Codes) -> np.ndarray:
-    """The cell of each code: that whose centroid is nearest to what the code leaves of its list's."""
-    left = np.concatenate(
-        [book[stored.codes[:, s]] for s, book in enumerate(CODEC.codebooks)], axis=1
-    )
-    distance = np.sum(CODEC.cells**2, axis=1) - 2 * left @ CODEC.cells.T
-    return stored.lists.astype(int) * len(CODEC.cells) + np.argmin(distance, axis=1)
+    """The cell of each code: that whose centroid is nearest to the decoded residual."""
+    left = decoded(stored) - CODEC.coarse[stored.lists]
+    distance = np.sum(CODEC.cells.astype(float) ** 2, axis=1) - 2 * left @ CODEC.cells.T
+    return stored.lists.astype(int) * CELLS + np.argmin(distance, axis=1)
 
 
 def test_a_large_segment_is_searched_by_the_nearest_cells(divided):
-    stored, segment = divided
-    assert segment.cells == len(CODEC.cells) == 16
-    q = track(Encoder.load(), 3, 2)
-    none = np.empty((0, 2), np.int64)
-    probes = 100
-    found, at = nearest(q, 20, probes / (16 * LISTS), {0: segment}, none, CODEC)
-    expected, numbers = nearest_by_numpy(q, 20, probes, stored)
-    assert found == pytest.approx(expected, abs=1e-5)
-    same = [len(set(row) & of_it) / 20 for row, of_it in zip(at.tolist(), numbers, strict=True)]
-    assert np.mean(same) > 0.99  # but where two are as near but for rounding
+    stored, large = divided
+    assert large.cells == CELLS == 16
+    q = track(ENCODER, 3, 4)
+    centroids = (CODEC.coarse[:, None] + CODEC.cells).reshape(LISTS * CELLS, -1)
+    distance = np.sum(centroids**2, axis=1) - 2 * q @ centroids.T
+    near = np.argsort(distance, axis=1)[:, :410]
+    inside = np.array([np.isin(cells_of(stored), some) for some in near])
+    found = found_in(q, 20, 410 / (LISTS * CELLS), {0: large})
+    same(found, nearest_by_numpy(q, 20, stored, inside))
 
 
-def test_large_and_small_segments_are_searched_together(divided):
-    stored, segment = divided
-    q = track(Encoder.load(), 3, 2)
-    gone = np.array([[DIVIDED, DIVIDED + 100]], np.int64)
-    small = any_codes(500)
-    both = {0: segment, len(stored): arrange(small, CODEC)}
-    found, at = nearest(q, 20, 1.0, both, gone, CODEC)
-    whole, numbers = nearest(q, 20, 1.0, {0: segment}, gone, CODEC)
-    few, others = nearest(q, 20, 1.0, {len(stored): both[len(stored)]}, gone, CODEC)
-    expected, at_expected = merged([(whole, numbers), (few, others)], 20)
-    assert (found == expected).all() and (at == at_expected).all()
-    assert not ((at >= DIVIDED) & (at < len(stored))).any()
-
-
-def test_a_large_segment_gives_back_its_codes_in_order(divided):
-    stored, segment = divided
-    for first, end in ((0, 400), (BLOCK - 300, BLOCK + 300), (DIVIDED - 5, DIVIDED + 100)):
-        run = segment.run(first, end)
-        assert (run.lists == stored.lists[first:end]).all()
-        assert (run.codes == stored.codes[first:end]).all()
-
-
-def test_a_large_segment_is_read_as_it_was_written_or_divided_anew(divided, tmp_path):
-    stored, segment = divided
-    write(tmp_path / "segment", segment, CODEC)
-    other = Codec(CODEC.coarse, CODEC.codebooks, CODEC.cells[::-1])
-    for codec in (CODEC, other):
-        same(read(tmp_path / "segment", len(stored), codec), arrange(stored, codec))
-    plain = Codec(CODEC.coarse, CODEC.codebooks)
-    same(read(tmp_path / "segment", len(stored), plain), arrange(stored, plain))
-
-
-def same(one: Segment, other: Segment) -> None:
-    assert one.cells == other.cells
-    for part in ("begins", "places", "ids", "codes"):
-        assert (getattr(one, part) == getattr(other, part)).all()
-
-
-@pytest.mark.parametrize("n", [0, 1, BLOCK + 1])
-def test_a_written_segment_is_read_as_it_was_also_one_laid_out_as_before(tmp_path, n):
-    segment = arrange(any_codes(n), CODEC)
-    write(tmp_path / "now", segment, CODEC)
-    bounds = np.zeros((len(segment.begins), LISTS + 1), np.uint32)
-    of_ids = segment.run(0, n).codes
-    for block in range(len(bounds)):
-        here = slice(block * BLOCK, (block + 1) * BLOCK)
-        bounds[block, :-1] = block * BLOCK + segment.begins[block].astype(int)
-        bounds[block, -1] = min(n, here.stop)
-        of_ids[here] = of_ids[here][segment.ids[here]]
-    before = {"bounds": bounds, "places": segment.places, "ids": segment.ids}
-    (tmp_path / "before").write_bytes(save(before | {"by_list": segment.codes}))
-    (tmp_path / "first").write_bytes(
-        save({k: before[k] for k in ("bounds", "ids")} | {"codes": of_ids})
+def test_segments_with_and_without_cells_are_searched_together(divided):
+    stored, large = divided
+    small = codes(900, seed=5)
+    q = track(ENCODER, 5, 4)
+    both = {0: large, len(stored): arrange(small, CODEC)}
+    together = Codes(
+        np.concatenate([stored.lists, small.lists]), np.concatenate([stored.codes, small.codes])
     )
-    for name in ("now", "before", "first"):
-        same(read(tmp_path / name, n, CODEC), segment)
+    same(found_in(q, 20, 1.0, both), nearest_by_numpy(q, 20, together))
 
 
-def test_all_embeddings_of_a_block_may_be_in_one_list(tmp_path):
-    stored = any_codes(BLOCK + 3, lists=1)  # its last lists begin at 65,536
-    segment = arrange(stored, CODEC)
-    write(tmp_path / "segment", segment, CODEC)
-    same(read(tmp_path / "segment", len(stored), CODEC), segment)
-    assert (segment.run(0, len(stored)).codes == stored.codes).all()
+@settings(max_examples=15, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 3000), max_size=3).map(sorted),
+    copies=st.integers(1, 150),
+    count=st.sampled_from([1, 20, 40]),
+    share=st.sampled_from([0.02, 0.2, 1.0]),
+)
+def test_neighbours_are_the_same_in_whatever_parts(cuts, copies, count, share):
+    """Also where more embeddings than FAISS is asked for are the same to the last bit."""
+    stored = codes(3000)
+    for part in (stored.lists, stored.codes):
+        part[100 : 100 + copies] = part[7]
+    ends = [0, *cuts, 3000]
+    parts = {
+        first: arrange(stored[first:end], CODEC) for first, end in pairwise(ends) if end > first
+    }
+    gone = np.array([[105, 110], [2000, 2300]], np.int64)
+    q = np.concatenate([track(ENCODER, 0, 2.5), track(ENCODER, 9, 2)])
+    whole = found_in(q, count, share, {0: arrange(stored, CODEC)}, gone)
+    cut = found_in(q, count, share, parts, gone)
+    assert (whole[1] == cut[1]).all() and (whole[0] == cut[0]).all()
 
 
-def test_places_that_are_not_those_of_the_lists_are_damage(tmp_path):
-    segment = arrange(any_codes(100), CODEC)
-    wrong = segment.places.copy()
-    wrong[0, 5] += 1
-    write(tmp_path / "segment", replace(segment, places=wrong), CODEC)
-    with pytest.raises(LibraryError, match="damaged"):
-        read(tmp_path / "segment", 100, CODEC)
+def test_a_search_without_rounding_finds_the_same(monkeypatch):
+    """Where FAISS is asked for too few, what it left out is looked at again."""
+    stored = codes(5000)
+    q = track(ENCODER, 3, 3)
+    parts = {0: arrange(stored, CODEC)}
+    before = found_in(q, 40, 0.3, parts)
+    monkeypatch.setattr(neighbours, "MORE", 1)
+    again = found_in(q, 40, 0.3, parts)
+    assert (before[0] == again[0]).all() and (before[1] == again[1]).all()
 
 
-@pytest.mark.parametrize("n", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1])
-def test_a_segment_gives_back_its_codes_in_order(n):
-    stored = any_codes(n)
-    arranged = arrange(stored, CODEC)
-    for first, end in ((0, n), (n // 2, n), (0, n // 3), (max(0, n - 2), n)):
-        run = arranged.run(first, end)
-        assert (run.lists == stored.lists[first:end]).all()
-        assert (run.codes == stored.codes[first:end]).all()
+def test_silence_is_near_to_nothing():
+    parts = {0: arrange(codes(500), CODEC)}
+    q = np.concatenate([np.zeros((1, CODEC.coarse.shape[1]), np.float32), track(ENCODER, 0, 3)])
+    similarity, numbers = found_in(q, 5, 1.0, parts)
+    assert (numbers[0] == -1).all() and (similarity[0] == -np.inf).all()
+    assert (numbers[1:] >= 0).all()
+    similarity, numbers = found_in(q[:0], 5, 1.0, parts)
+    assert similarity.shape == numbers.shape == (0, 5)
+
+
+def test_what_is_in_no_segment_or_may_not_be_found_is_not():
+    q = track(ENCODER, 0, 2)
+    for parts in ({}, {0: arrange(codes(0), CODEC)}):
+        assert (found_in(q, 5, 1.0, parts)[1] == -1).all()
+    parts = {0: arrange(codes(100), CODEC)}
+    assert (found_in(q, 5, 1.0, parts, np.array([[0, 100]]))[1] == -1).all()
+    similarity, numbers = found_in(q, 5, 1.0, parts, np.array([[0, 97]]))
+    assert set(numbers[0]) == {97, 98, 99, -1}
+    assert (similarity[0, 3:] == -np.inf).all()
+
+
+@given(st.integers(1, 70), st.lists(st.integers(0, 70), max_size=6))
+def test_bits_say_what_may_be_found(embeddings, cuts):
+    ends = sorted({min(cut, embeddings) for cut in cuts})
+    gone = np.array(ends[: len(ends) // 2 * 2], np.int64).reshape(-1, 2)
+    kept = Kept(embeddings, gone)
+    expected = np.ones(embeddings, bool)
+    for first, end in gone:
+        expected[first:end] = False
+    assert kept.none == (not expected.any())
+    if len(kept.bits):
+        bits = np.unpackbits(kept.bits, bitorder="little")[:embeddings]
+        assert (bits == expected).all()
+    else:
+        assert kept.none or expected.all()
+
+
+@pytest.mark.parametrize("divide", [False, True])
+def test_any_faiss_finds_in_a_segment_what_an_exhaustive_search_does(tmp_path, monkeypatch, divide):
+    if divide:
+        monkeypatch.setattr(segment, "DIVIDED", 1000)
+    stored = codes(4000)
+    header = tmp_path / "00000001.faiss"
+    write(header, stored, CODEC)
+    monkeypatch.chdir(tmp_path)  # the header names the lists' file alone
+    index = faiss.read_index(header.name, faiss.IO_FLAG_READ_ONLY)
+    assert isinstance(index, faiss.IndexIVFPQFastScan)
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    assert isinstance(lists, faiss.OnDiskInvertedLists)
+    assert (index.ntotal, index.nlist) == (4000, LISTS * (CELLS if divide else 1))
+    index.nprobe = index.nlist
+    q = track(ENCODER, 3, 3)
+    similarity, numbers = index.search(doubled(q, CODEC.code_size), 20)
+    expected, at = nearest_by_numpy(q, 40, stored)
+    exact = np.take_along_axis(q.astype(float) @ decoded(stored).T, numbers, 1)
+    assert np.abs(similarity - exact).max() < 5e-3  # FAISS rounds its tables to bytes
+    assert np.mean([np.isin(one, of) for one, of in zip(numbers, at, strict=True)]) > 0.99
+    assert (exact.min(axis=1) > expected[:, 19] - 5e-3).all()
+
+
+def test_flipped_ids_are_damage_and_no_wrong_answer(tmp_path):
+    """In a recording's codes, or a search, ids of another list or of no embedding at all."""
+    stored = codes(3000)
+    header = Path(tmp_path, "00000001.faiss")
+    written = write(header, stored, CODEC)
+    read = segment.read(header, written, CODEC)
+    number = int(np.argmax(read.counts))
+    at = 8 * int(read.id_starts[number])
+    q = decoded(stored)[[int(read.long[at // 8])]].astype(np.float32)
+    lists = segment.lists_of(header)
+    data = bytearray(lists.read_bytes())
+    for byte, bits in ((at + 7, 0x80), (at + 7, 0x40), (at + 3, 0x7F), (at, 1), (at + 1, 4)):
+        flipped = data.copy()
+        flipped[byte] ^= bits
+        lists.write_bytes(flipped)
+        damaged = segment.read(header, written, CODEC)
+        with pytest.raises(LibraryError, match="damaged"):
+            found_in(q, 20, 1.0, {0: damaged})
+        with pytest.raises(LibraryError, match="damaged"):
+            damaged.run(0, 3000)
+
+
+def test_parts_are_merged_best_first_and_of_equal_ones_by_number():
+    one = np.array([[0.9, 0.5, -np.inf]], np.float32), np.array([[7, 3, -1]])
+    other = np.array([[0.9, 0.7, 0.5]], np.float32), np.array([[2, 9, 1]])
+    similarity, numbers = merged([one, other], 4)
+    assert numbers.tolist() == [[2, 7, 9, 1]]
+    assert similarity[0].tolist() == pytest.approx([0.9, 0.9, 0.7, 0.5])
+
+
+def test_answers_are_the_same_without_the_instructions_that_make_them_fast():
+    """On a processor without AVX2, FAISS is slower and finds the same."""
+    parts = {0: arrange(codes(3000), CODEC)}
+    q = track(ENCODER, 3, 3)
+    level = faiss.SIMDConfig.get_level()
+    before = found_in(q, 20, 0.5, parts)
+    try:
+        faiss.SIMDConfig.set_level(faiss.SIMDLevel_NONE)
+        again = found_in(q, 20, 0.5, parts)
+    finally:
+        faiss.SIMDConfig.set_level(level)
+    assert (before[0] == again[0]).all() and (before[1] == again[1]).all()

@@ -10,7 +10,7 @@ import pytest
 from patience import PATIENCE
 from server import Server
 
-import service.web.api
+import service.web.query_routes
 import service.web.server
 from fingerprint.encoder import Encoder
 from index.library import Library
@@ -20,13 +20,13 @@ from service.web.problems import unavailable
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """What every answer waits for."""
-    opened, answer = threading.Event(), service.web.api.answer
+    opened, answer = threading.Event(), service.web.query_routes.answer
 
     def late(*args: Any, **kwargs: Any) -> Any:
         assert opened.wait(PATIENCE)
         return answer(*args, **kwargs)
 
-    monkeypatch.setattr(service.web.api, "answer", late)
+    monkeypatch.setattr(service.web.query_routes, "answer", late)
     yield opened
     opened.set()
 
@@ -60,11 +60,10 @@ def test_overload_is_refused_at_once_and_what_waits_is_answered(
 
 def test_one_key_leaves_room_for_others(library: Path, music: Path, gate: threading.Event) -> None:
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        ada, bo = (
-            {"Authorization": f"Bearer {writer.add_key(owner, 'query', None)[1]}"}
-            for owner in ("ada", "bo")
-        )
+    ada, bo = (
+        {"Authorization": f"Bearer {opened.add_key(owner, 'query', None)[1]}"}
+        for owner in ("ada", "bo")
+    )
     opened.close()
     clip = {"clip": ("clip.wav", (music / "clip.wav").read_bytes())}
     with (

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fingerprint.encoder import Encoder
-from index import catalogue, compaction
+from index import catalogue, compaction, merging
 from index.catalogue import Placements
 from index.library import Library
 from index.placements import Places
@@ -82,7 +82,7 @@ def same(one: Placements, other: Placements) -> bool:
 @given(steps=st.lists(STEPS, min_size=5, max_size=20))
 def test_a_reader_that_reads_what_changed_has_what_is_there(kind, request, steps) -> None:
     url = request.getfixturevalue("server").new() if kind == "postgresql" else None
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compaction, "SEGMENT", 40):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compaction, "LARGEST", 40):
         where = {"url": url} if url else {}
         library = Library.open(Path(folder, "library"), ENCODER, create=True, **where)
         readers = {owner: Places(owner) for owner in OWNERS}
@@ -101,6 +101,7 @@ def test_a_reader_that_reads_what_changed_has_what_is_there(kind, request, steps
 
 @BOTH
 def test_after_a_removal_only_its_segment_is_read_again(tmp_path, database, monkeypatch) -> None:
+    monkeypatch.setattr(merging, "FEW", 100)  # nothing is merged
     library = Library.open(tmp_path / "library", ENCODER, url=database, create=True)
     for seed in range(6):
         perform(library, "ingest", [seed], None)
@@ -136,3 +137,18 @@ def test_a_change_of_rights_is_seen_by_who_has_read_before(tmp_path, database) -
     perform(library, "change", 2, {"licence_until": "2020-01-01"})
     assert finds(reader, 2) == finds(reader, 2, owner="ada") == []
     assert finds(reader, 3, owner="bo") == ["id-3"]
+
+
+def test_placements_of_any_number_of_segments_are_read(tmp_path, monkeypatch) -> None:
+    """However many parameters a database takes in one query."""
+    monkeypatch.setattr(merging, "FEW", 100)  # nothing is merged
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    for seed in range(5):
+        perform(library, "ingest", [seed], None)
+    with library.reading() as connection:
+        rows = [row.number for row in catalogue.segments(connection)]
+        whole = catalogue.placements(connection)
+        monkeypatch.setattr(catalogue, "AT_ONCE", 2)
+        assert same(catalogue.placements(connection, segments=rows[::-1]), whole)
+        some = catalogue.placements(connection, segments=rows[1:4])
+        assert same(some, whole.where(rows[1:4]))

@@ -234,7 +234,7 @@ def test_the_page_names_works_places_and_chances_and_loads_nothing(
     names = {f"<script>alert(1)<&script> {name}": data for name, data in sounds.items()}
     earmark("scan", put(tmp_path / "dump", names), "--report", tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "song-2.flac" in page and "Blue Label" in page and "1 in " in page
+    assert "song-2.flac" in page and "Blue Label" in page and "In a test" in page
     assert "<script" not in page and "src=" not in page and "http" not in page
 
 
@@ -275,17 +275,85 @@ def test_labels_are_compared_with_what_is_heard(
         ("2.flac", sounds["unknown.flac"]),
         ("2.json", b"[broken"),
         ("3.ogg", tagged(sounds["all.ogg"], title="dawn", artist="ADA")),
+        ("4.ogg", tagged(sounds["all.ogg"], title="Dusk", artist="Bo")),
+        ("5.ogg", tagged(sounds["all.ogg"], title="Dusk")),  # by whom?
     ]
     (tmp_path / "shard.tar").write_bytes(tar_of(shard))
     earmark("scan", tmp_path / "shard.tar", "--report", tmp_path / "report")
     summary, files, _ = report(tmp_path / "report")
     assert {row["member"]: row["label"] for row in files} == {
         "0.ogg": "agrees",
-        "1.flac": "differs",
+        "1.flac": "unresolved",  # the library has no such work
         "2.flac": "",
         "3.ogg": "agrees",  # by the tags in it
+        "4.ogg": "differs",
+        "5.ogg": "unresolved",
     }
-    assert summary["labels"] == {"agrees": 2, "differs": 1, "unlabelled": 0}
+    labels = {"agrees": 2, "differs": 1, "unresolved": 2, "unlabelled": 0}
+    assert summary["labels"] == labels
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("is labelled as another work") == 1
+    assert "labelled as another work of the library, Dusk, Bo. Label and sound differ" in page
+
+
+def test_a_label_of_a_file_for_review_is_not_compared(earmark: Earmark, tmp_path: Path) -> None:
+    rights = ("--rightsholder", "Me", "--rights", "owned")
+    for name, title in (("piano", "Dawn"), ("other", "Dusk")):
+        samples = played(piano) if name == "piano" else melody(61)
+        write(tmp_path / f"{name}.flac", samples)
+        (tmp_path / "names.csv").write_text(f"file,title,artist\n{name}.flac,{title},Ada\n")
+        names = ("--metadata", tmp_path / "names.csv")
+        earmark("ingest", tmp_path / f"{name}.flac", *rights, *names)
+    sound = io.BytesIO()
+    soundfile.write(sound, played(chip), RATE, format="FLAC")
+    tagged_one = tagged(sound.getvalue(), title="Dusk", artist="Ada")
+    earmark("scan", put(tmp_path / "d", {"a.ogg": tagged_one}), "--report", tmp_path / "report")
+    summary, files, _ = report(tmp_path / "report")
+    assert [(row["status"], row["label"]) for row in files] == [("review", "")]
+    assert (summary["works_found"], summary["works_for_review"]) == (0, 1)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "labelled as another work" not in page and "Files for review" in page
+
+
+def test_a_report_says_who_asked_what_and_counts_works_by_matches_alone(
+    earmark: Earmark, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    silent = io.BytesIO()
+    soundfile.write(silent, np.zeros(3 * RATE, np.float32), RATE, format="FLAC")
+    both = np.concatenate([melody(0)[2 * RATE : 8 * RATE], melody(77, 3.0), melody(2)[: 6 * RATE]])
+    write(tmp_path / "both.flac", both)
+    dataset = put(
+        tmp_path / "dump",
+        {
+            "both.flac": (tmp_path / "both.flac").read_bytes(),
+            "copies/1.ogg": sounds["all.ogg"],
+            "copies/2.ogg": sounds["all.ogg"],
+            "silent.flac": silent.getvalue(),
+            "text.mp3": b"letter" * 99,
+            "unknown.flac": sounds["unknown.flac"],
+        },
+    )
+    command = ("scan", dataset, "--report", tmp_path / "report", "--operator", "Ada <Archive>")
+    earmark(*command, status=1)
+    summary, _, segments = report(tmp_path / "report")
+    assert (summary["works_found"], summary["matched_files"], summary["matched_sounds"]) == (
+        2,
+        3,
+        2,
+    )
+    assert (summary["failed_files"], summary["silent_files"]) == (2, 1)
+    assert (summary["operator"], summary["library_recordings"]) == ("Ada <Archive>", 4)
+    assert all(float(row["e_value"]) > 0 for row in segments)
+    page = (tmp_path / "report" / "report.html").read_text()
+    for said in ("Ada &lt;Archive&gt;", "Question", "Method", "Limits", "What was looked for"):
+        assert said in page, said
+    assert "The same content 2 times: copies/2.ogg." in page
+    assert "too few to state how many of them may be wrong" in page
+    assert "chance of being wrong" not in page.lower()
+    # in order of time, whichever is stronger
+    assert page.index('>song-0.flac</td><td data-label="In the file">0:00') < page.index(
+        '>song-2.flac</td><td data-label="In the file">0:09'
+    )
 
 
 def test_what_is_broken_is_a_line_and_the_scan_goes_on(

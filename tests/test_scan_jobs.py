@@ -19,13 +19,14 @@ from patience import until
 from server import Server
 
 from fingerprint.encoder import Encoder
+from index.database import BESIDE
 from index.key import Key
 from index.library import Library
 from service.jobs.scan_jobs import Scans
+from service.runtime.asker import Asker
+from service.runtime.errors import TooMuch
 from service.runtime.settings import Settings
 from service.scan.journal import LOCK
-from service.web.auth import Asker
-from service.web.problems import ProblemError
 
 
 @pytest.fixture
@@ -53,6 +54,15 @@ def ask(client: TestClient, sent: bytes, name: str = "dump.tar", **options: Any)
     assert response.status_code == 202, response.text
     assert response.headers["location"] == f"/v1/scans/{response.json()['id']}"
     return response.json()
+
+
+def id_of(library: Path, database: sql.URL = BESIDE) -> str:
+    """The library's own id, which its jobs carry."""
+    opened = Library.open(library, Encoder.load(), url=database, searchable=False)
+    try:
+        return opened.id()
+    finally:
+        opened.close()
 
 
 def ended(client: TestClient, id: str, **options: Any) -> dict[str, Any]:
@@ -97,11 +107,11 @@ def test_a_dataset_is_deleted_once_it_has_been_scanned(
 ) -> None:
     id = ask(client, dataset)["id"]
     ended(client, id)
-    folder = library.parent / "scans" / id
+    folder = library / "jobs" / "scans" / id
     until(lambda: [it.name for it in folder.iterdir()] == ["report"])
     assert client.delete(f"/v1/scans/{id}").status_code == 204
     assert client.get(f"/v1/scans/{id}").status_code == 404
-    assert not (library.parent / "scans" / id).exists()
+    assert not folder.exists()
 
 
 def test_what_is_no_dataset_is_refused_or_fails_with_its_reason(client: TestClient) -> None:
@@ -120,9 +130,8 @@ def test_a_scan_is_cancelled(client: TestClient, dataset: bytes) -> None:
 
 
 def test_scans_are_finished_by_the_next_server(library: Path, dataset: bytes) -> None:
-    settings = Settings(library=library, scans=library.parent / "scans")
-    before = Scans(settings)
-    before.start()
+    before = Scans(Settings(library=library))
+    before.start(id_of(library))
     ids = [before.ask(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id for _ in range(2)]
     before.stop()
     with Server(library=library) as client:
@@ -135,12 +144,11 @@ def test_scans_are_finished_by_the_next_server(library: Path, dataset: bytes) ->
 def test_a_scan_that_a_killed_server_left_at_work_is_waited_for(
     library: Path, dataset: bytes, earmark: Earmark
 ) -> None:
-    settings = Settings(library=library, scans=library.parent / "scans")
-    before = Scans(settings)
-    before.start()
+    before = Scans(Settings(library=library))
+    before.start(id_of(library))
     id = before.ask(io.BytesIO(dataset), "dump.tar", {}, Asker(None)).id
     before.stop()
-    folder = library.parent / "scans" / id
+    folder = library / "jobs" / "scans" / id
     shutil.rmtree(folder / "report", ignore_errors=True)
     earmark("scan", folder / "dump.tar", "--report", folder / "report", status=1)
     with FileLock(folder / "report" / LOCK):
@@ -155,8 +163,7 @@ def test_owners_see_their_scans_alone_and_compare_with_what_they_see(
     library: Path, tmp_path: Path
 ) -> None:
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        keys = {owner: writer.add_key(owner, "ingest", None)[1] for owner in ("ada", "bo")}
+    keys = {owner: opened.add_key(owner, "ingest", None)[1] for owner in ("ada", "bo")}
     opened.close()
     headers = {
         owner: {"headers": {"Authorization": f"Bearer {key}"}} for owner, key in keys.items()
@@ -181,10 +188,9 @@ def test_owners_see_their_scans_alone_and_compare_with_what_they_see(
 def test_an_owner_has_only_so_many_scans_that_are_not_finished(
     library: Path, dataset: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scans, "_have_done", lambda self, id: None)  # they wait for ever
+    monkeypatch.setattr(Scans, "_do_next", lambda self: False)  # they wait for ever
     opened = Library.open(library, Encoder.load())
-    with opened.writer() as writer:
-        keys = {owner: writer.add_key(owner, "query", None)[1] for owner in ("ada", "bo")}
+    keys = {owner: opened.add_key(owner, "query", None)[1] for owner in ("ada", "bo")}
     opened.close()
     headers = {
         owner: {"headers": {"Authorization": f"Bearer {key}"}} for owner, key in keys.items()
@@ -204,13 +210,9 @@ def test_an_owner_has_only_so_many_scans_that_are_not_finished(
 def test_scans_that_are_asked_for_at_the_same_time_are_no_more_than_an_owner_may_have(
     library: Path, dataset: bytes, database: sql.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scans, "_have_done", lambda self, id: None)  # they wait for ever
+    monkeypatch.setattr(Scans, "_do_next", lambda self: False)  # they wait for ever
     ada = Asker(Key("1", "ada", "query", "2026-01-01"))
-    scans = Scans(
-        Settings(
-            library=library, database=database, scans=library.parent / "scans", scans_per_owner=1
-        )
-    )
+    scans = Scans(Settings(library=library, database=database, scans_per_owner=1))
     asked = []
 
     class Slowly(io.BytesIO):
@@ -222,12 +224,12 @@ def test_scans_that_are_asked_for_at_the_same_time_are_no_more_than_an_owner_may
                 asked.append(scans.ask(io.BytesIO(dataset), "dump.tar", {}, ada))
             return super().read(size)
 
-    scans.start()
+    scans.start(id_of(library, database))
     try:
-        with pytest.raises(ProblemError, match="1 scans that are not finished"):
+        with pytest.raises(TooMuch, match="1 scans that are not finished"):
             scans.ask(Slowly(dataset), "dump.tar", {}, ada)
-        assert [it.id for it in scans.all(ada)] == [asked[1].id]
-        assert [it.name for it in (library.parent / "scans").iterdir() if it.is_dir()] == [
+        assert [it.id for it in scans.page(ada).scans] == [asked[1].id]
+        assert [it.name for it in (library / "jobs" / "scans").iterdir() if it.is_dir()] == [
             asked[1].id
         ]
     finally:

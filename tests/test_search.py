@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fingerprint.encoder import Encoder
 from index import votes
-from index.align import align
+from index.align import CREEP_PRICE, align
 from index.ladder import excerpts
 from index.library import Library
 from index.query_context import Question
@@ -47,7 +47,7 @@ def test_alignment_is_the_best_path(seed, steps, offsets):
     weights = rng.normal(-0.5, 2, (steps, offsets)).astype(np.float32)
     weights[rng.random(weights.shape) < 0.1] = np.nan
     found = align(weights, low=-3)
-    expected = plain_alignment(weights, 1.0)
+    expected = plain_alignment(weights, CREEP_PRICE)
     if found is None:
         assert expected == 0
         return
@@ -164,7 +164,7 @@ def test_an_interruption_makes_two_matches_at_one_offset(library):
 
 def test_what_is_hardly_made_out_beside_a_match_is_part_of_it(library):
     x = track(ENCODER, 4, 60)[100:400].copy()
-    x[:120] = noisy(x[:120], 1, 3.0)
+    x[:120] = noisy(x[:120], 1, 4.0)
     faint = library.search(query(ENCODER, x[:120]))[0]
     assert [match for match in faint if match.tier == "match"] == []
     unrelated = track(ENCODER, 300, 20)[:150]

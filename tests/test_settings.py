@@ -18,6 +18,7 @@ from service.runtime.settings import Settings, SettingsError, in_words, load_set
 def _nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"EARMARK_{name.upper()}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -105,9 +106,9 @@ def test_a_bad_value_is_one_line_that_names_the_setting_and_its_origin(
 
 
 def test_a_configuration_file_that_is_not_toml_is_refused() -> None:
-    Path("earmark.toml").write_text("this is = = not TOML")
-    with pytest.raises(SettingsError, match=r"earmark\.toml cannot be read"):
-        load_settings()
+    Path("own.toml").write_text("this is = = not TOML")
+    with pytest.raises(SettingsError, match=r"the configuration file cannot be read"):
+        load_settings(config="own.toml")
 
 
 @pytest.mark.parametrize("written", ["0", "0 s", "0 h"])
@@ -130,12 +131,13 @@ def test_a_limit_of_no_end_is_written_as_nought(
 def test_another_process_is_told_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = "ge heim"
     address = f"postgresql+psycopg://ada:{quote(hidden)}@127.0.0.1/library"
-    Path("earmark.toml").write_text('max_duration = "1 h 30 min"\n')
+    Path("own.toml").write_text('max_duration = "1 h 30 min"\n')
     monkeypatch.setenv("EARMARK_MAX_UPLOAD", "64 MiB")
-    told = load_settings(wrong_per_million="0.1", isolate=False, database=address)
+    told = load_settings(
+        config="own.toml", wrong_per_million="0.1", isolate=False, database=address
+    )
     environment = told.as_environment()
-    assert len(environment) == 5
-    Path("earmark.toml").unlink()
+    assert len(environment) == 6
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert load_settings() == told

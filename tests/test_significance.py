@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from fingerprint.encoder import Encoder
 from fingerprint.hypotheses import LADDER
 from index.errors import LibraryError
+from index.prices import Prices
 from index.significance import (
     LOWEST,
-    PRICE,
     SEEN,
     SMALLEST_ALTERED,
     SMALLEST_LIBRARY,
@@ -39,12 +39,18 @@ def test_weights_are_similarities_above_the_crowding_less_their_price():
 
     crowded = [ENCODER.codec.crowding(z) for z in (x, y)]
     assert crowded[0] == pytest.approx([crowding(z) for z in x], abs=1e-5)
-    banded = weights(x, crowded[0], y, crowded[1], low=-200, width=401, every=5)
+    banded = weights(x, crowded[0], y, crowded[1], low=-200, width=401, every=5, price=2.5)
     for i, j in ((5, 9), (2, 7)):
         above = x[i] @ y[j] - (crowding(x[i]) + crowding(y[j])) / 2
-        expected = max(above / UNIT - PRICE, LOWEST)
+        expected = max(above / UNIT - 2.5, LOWEST)
         assert banded[j, 5 * j - i + 200] == pytest.approx(expected, abs=1e-3)
     assert np.isnan(banded[0, 201:]).all()  # query steps before the first
+
+
+def test_a_pair_costs_less_and_a_border_more_in_a_longer_query():
+    assert Prices.of(1) == Prices.of(15) == Prices(3.0, 2.0)
+    assert Prices.of(95) == Prices.of(10_000) == Prices(1.0, 4.0)
+    assert 1 < Prices.of(45).pair < 3 and 2 < Prices.of(45).border < 4
 
 
 def test_e_value_grows_with_library_and_query_and_falls_with_the_score():

@@ -16,8 +16,9 @@ from index.library import Library
 from index.recording import Metadata
 from index.significance import MATCH
 from service.datasets.source import OnDisk
-from service.evidence.bundle import verify
-from service.scan import chunks as stretch
+from service.evidence import bundle
+from service.evidence.verify import Means, verify
+from service.query import chunks as stretch
 from service.scan import worker as listen
 from service.scan.matched_segment import Segment
 from service.scan.worker import EVIDENCE, Heard, Task
@@ -82,7 +83,8 @@ def test_evidence_for_an_owner_states_the_size_of_what_that_owner_sees(
         found = heard(replace(task, library=library, owner=owner, evidence=folder), clip)
         assert found.matches[0].evidence is not None
         page = folder.parent / found.matches[0].evidence.replace(EVIDENCE, owner, 1)
-        return json.loads(page.with_suffix(".json").read_text())["library_embeddings"]
+        files = bundle.read(page.with_suffix(".zip"))
+        return json.loads(files[bundle.STATEMENT])["library_embeddings"]
 
     clip = write(tmp_path / "clip.wav", melody(3)[: 10 * RATE])
     encoder = Encoder.load()
@@ -114,9 +116,15 @@ def test_a_work_that_goes_on_in_the_next_stretches_is_one_segment_with_evidence_
     assert task.evidence is not None
     for segment in (first, second):
         assert segment.evidence is not None
-        file = (task.evidence.parent / segment.evidence).with_suffix(".json")
-        checks = verify(file, Encoder.load(), None, tmp_path / "long.flac")
-        assert [check.holds for check in checks] == [True, True, True, None]
+        file = (task.evidence.parent / segment.evidence).with_suffix(".zip")
+        checks = verify(file, Means(Encoder.load(), clip=tmp_path / "long.flac"))
+        held = {check.what: check.holds for check in checks}
+        assert {held[what] for what in ("recording", "score", "answer", "clip")} == {True}
+        (clip,) = (check for check in checks if check.what == "clip")
+        assert "100% of its moments" in clip.detail
+        assert held["signature"] is False  # a worker does not have the key
+    left = {file.stem for file in task.evidence.iterdir()}  # and nothing that nobody names
+    assert left == {Path(it.evidence or "").stem for it in (first, second)}
 
 
 def segment(start: float, end: float, tier: str, e_value: float, shared: bool) -> Segment:

@@ -10,7 +10,7 @@ from command import Earmark
 from embeddings import query, reference, track
 
 from fingerprint.encoder import Encoder
-from index import catalogue, compaction, segment
+from index import compaction, segment
 from index.backup import backup
 from index.compaction import compact
 from index.database import BESIDE
@@ -42,7 +42,9 @@ def finds(library: Library, seed: int) -> list[str]:
 
 
 def files(library: Library) -> list[Path]:
-    return sorted((library.path / "segments").iterdir())
+    """The segments' headers; the lists' files lie beside them."""
+    assert len(list((library.path / "segments").iterdir())) == 2 * library.info()["segments"]
+    return sorted((library.path / "segments").glob("*.faiss"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -87,7 +89,7 @@ def test_compaction_of_a_library_that_was_emptied_leaves_nothing(works):
 
 
 def test_large_segments_are_left_as_they_are(works, monkeypatch):
-    monkeypatch.setattr(compaction, "SEGMENT", 2 * len(track(ENCODER, 0, 20)[::5]))
+    monkeypatch.setattr(compaction, "LARGEST", 2 * len(track(ENCODER, 0, 20)[::5]))
     before = files(works)
     assert list(compact(works)) == []
     remove(works, 3)
@@ -95,21 +97,6 @@ def test_large_segments_are_left_as_they_are(works, monkeypatch):
     kept = files(works)
     assert (kept[:2], len(kept)) == ([before[0], before[2]], 3)
     assert [finds(works, seed) for seed in (0, 2, 3, 5)] == [["id-0"], ["id-2"], [], ["id-5"]]
-
-
-def test_a_segment_that_would_be_divided_now_is_compacted(works, monkeypatch):
-    list(compact(works))
-    (before,) = files(works)
-    monkeypatch.setattr(segment, "DIVIDED", 1)
-    (merged,) = compact(works)
-    assert merged.segments == 1 and merged.dropped == 0
-    assert files(works) != [before]
-    with works.reading() as connection:
-        (row,) = catalogue.segments(connection)
-    assert works.segment(row).cells == len(ENCODER.codec.cells)
-    assert [finds(works, seed) for seed in (0, 5, 7)] == [["id-0"], ["id-5"], []]
-    assert list(verify(works)) == []
-    assert list(compact(works)) == []
 
 
 def test_a_reader_keeps_its_snapshot_while_the_library_is_compacted(works):
@@ -127,16 +114,17 @@ def test_a_crash_in_compaction_leaves_files_that_the_next_writer_deletes(works, 
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "I/O")))
     list(compact(works))
     monkeypatch.undo()
-    assert len(files(works)) == 4
+    assert len(list((works.path / "segments").iterdir())) == 2 * 4
     assert list(verify(works)) == []
     ingest(works, 7)
     assert len(files(works)) == 2
     assert [finds(works, seed) for seed in (0, 5, 7)] == [["id-0"], ["id-5"], ["id-7"]]
 
 
-def test_compaction_does_not_launder_damage(works):
-    flip(files(works)[1], -1)
-    with pytest.raises(LibraryError, match="checksum is wrong"):
+@pytest.mark.parametrize("kind_of_file", [Path, segment.lists_of])
+def test_compaction_does_not_launder_damage(works, kind_of_file):
+    flip(kind_of_file(files(works)[1]), -1)
+    with pytest.raises(LibraryError, match="damaged"):
         list(compact(works))
     assert len(files(works)) == 3
 
@@ -150,19 +138,20 @@ def flip(path: Path, at: int) -> None:
 def test_damage_is_found_told_and_mended(works):
     copy = works.path.parent / "copy"
     backup(works, copy)
-    broken = files(works)[1]
-    whole = broken.read_bytes()
-    for damage in (whole[:-1], whole + b"x", b"", b"rubbish" * 100, None, flipped(whole)):
-        broken.unlink(missing_ok=True)
-        if damage is not None:
-            broken.write_bytes(damage)
-        (found,) = verify(works)
-        assert broken.name in found.what
-        assert sorted(found.recordings) == ["id-2", "id-3"]
-        assert f"restore {broken.name} from a backup" in found.mend
-    broken.unlink()
-    broken.write_bytes((copy / "segments" / broken.name).read_bytes())
-    assert list(verify(works)) == []
+    header = files(works)[1]
+    for broken in (header, segment.lists_of(header)):
+        whole = broken.read_bytes()
+        for damage in (whole[:-1], whole + b"x", b"", b"rubbish" * 100, None, flipped(whole)):
+            broken.unlink(missing_ok=True)
+            if damage is not None:
+                broken.write_bytes(damage)
+            (found,) = verify(works)
+            assert header.stem in found.what
+            assert sorted(found.recordings) == ["id-2", "id-3"]
+            assert f"restore {header.name} and {segment.lists_of(header).name}" in found.mend
+        broken.unlink()
+        broken.write_bytes((copy / "segments" / broken.name).read_bytes())
+        assert list(verify(works)) == []
 
 
 def flipped(data: bytes) -> bytes:
@@ -294,39 +283,51 @@ def test_a_snapshot_that_failed_is_not_there(works, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.link", full)
-    monkeypatch.setattr("shutil.copyfile", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(LibraryError, match="No space left"):
         backup(works, tmp_path / "copy")
     assert {path.name for path in tmp_path.iterdir()} == {"library"}
     monkeypatch.undo()
-    monkeypatch.setattr("os.link", full)
     backup(works, tmp_path / "copy")
     assert finds(Library.open(tmp_path / "copy", ENCODER), 3) == ["id-3"]
 
 
-def test_blocks_are_no_bounds_to_a_recording(tmp_path, database, monkeypatch):
-    """A recording longer than a block is stored, found and checked like any other."""
+@pytest.mark.parametrize("kind_of_file", [Path, segment.lists_of])
+def test_damage_in_a_library_does_not_reach_its_snapshot(works, tmp_path, kind_of_file):
+    backup(works, tmp_path / "copy")
+    broken = kind_of_file(files(works)[1])
+    with broken.open("r+b") as file:
+        file.write(b"xyz")
+    assert list(verify(works))
+    assert list(verify(Library.open(tmp_path / "copy", ENCODER))) == []
+    with pytest.raises(LibraryError, match="damaged"):
+        backup(works, tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
+def test_a_long_recording_is_stored_found_and_checked_like_any_other(
+    tmp_path, database, monkeypatch
+):
+    monkeypatch.setattr(segment, "AT_ONCE", 500)  # embeddings that are laid out at a time
     library = Library.open(tmp_path / "library", ENCODER, url=database, create=True)
     x = reference(ENCODER, track(ENCODER, 1, 20))
+    embeddings = track(ENCODER, 2, 500)
     long = dataclasses.replace(
-        reference(ENCODER, track(ENCODER, 2, 20)),
-        embeddings=track(ENCODER, 2, (segment.BLOCK + 100) / 10),
-        duration=(segment.BLOCK + 100) / 2,
+        reference(ENCODER, track(ENCODER, 2, 20)), embeddings=embeddings, duration=2500.0
     )
     with library.writer() as writer:
         writer.add(x, Metadata("short", "Me", "owned", id="short"))
         writer.add(long, Metadata("long", "Me", "owned", id="long"))
     snapshot = library.refresh()
-    last = len(long.embeddings)
-    around = snapshot.embeddings(1, segment.BLOCK - 60, last)
-    expected = ENCODER.codec.decode(*ENCODER.codec.encode(long.embeddings[segment.BLOCK - 60 :]))
-    assert (around == expected).all()
+    last = len(embeddings)
+    around = snapshot.embeddings(1, last - 160, last)
+    assert (around == ENCODER.codec.decode(*ENCODER.codec.encode(embeddings[-160:]))).all()
     assert list(verify(library)) == []
     with library.writer() as writer:
         writer.remove("short")
     list(compact(library))
     assert list(verify(library)) == []
+    assert (library.refresh().embeddings(0, last - 160, last) == around).all()
 
 
 def test_upkeep_at_the_command_line(earmark: Earmark, library: Path, tmp_path: Path) -> None:
@@ -340,7 +341,7 @@ def test_upkeep_at_the_command_line(earmark: Earmark, library: Path, tmp_path: P
     (made,) = earmark.lines("snapshot", copy)
     assert (made["path"], made["recordings"]) == (str(copy), len(ids) - 1)
     assert "exists already" in earmark("snapshot", copy, status=2).stderr
-    flip(next((library / "segments").iterdir()), -1)
+    flip(next((library / "segments").glob("*.ivfdata")), -1)
     text = earmark("verify", status=3).stdout
     assert "checksum is wrong" in text and "to mend it: restore" in text
     (damage,) = earmark.lines("verify", status=3)

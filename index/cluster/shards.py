@@ -18,6 +18,7 @@ import importlib.metadata
 import logging
 import os
 import random
+import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from fingerprint.encoder import Encoder
 from index import segment
 from index.catalogue import SegmentRow
 from index.errors import ClusterError, LibraryError, ShardLost
-from index.neighbours import Nearest, merged
+from index.neighbours import Kept, Nearest, kept_of, merged
 from index.segment import Codes, Segment, concatenate
 from index.segment_set import Searched, nearest_to_each, numbered_through
 
@@ -51,6 +52,9 @@ ANSWERED_WITHIN = 60.0  # …and to answer; one that takes longer is lost
 # is looked at again and again while it is refined.
 RUN = 1024
 RUNS_KEPT = 1024
+PLANS_KEPT = (
+    16  # views of a state of which a shard keeps what may be found: a bit for each embedding
+)
 INLINE = 100 * 2**10  # bytes that Ray sends along with a call; more, every node fetches once
 
 _log = logging.getLogger(__name__)
@@ -131,6 +135,7 @@ class Plan(NamedTuple):
 
     segments: dict[int, SegmentRow]
     gone: NDArray[np.int64]
+    id: str
 
 
 class Shard:
@@ -141,6 +146,7 @@ class Shard:
         self._encoder = Encoder.load()
         self._loading = Lock()
         self._held: dict[SegmentRow, Segment] = {}
+        self._kept: dict[str, dict[int, Kept]] = {}  # by a plan's id; the last few
         self._before: dict[
             SegmentRow, Segment
         ] = {}  # of searches that began before the last `hold`
@@ -160,7 +166,12 @@ class Shard:
     ) -> list[Nearest]:
         """The nearest embeddings of some of its segments to each passage."""
         segments = {first: self._segment(row) for first, row in plan.segments.items()}
-        return nearest_to_each(passages, count, share, segments, plan.gone, self._encoder.codec)
+        with self._loading:
+            kept = self._kept.pop(plan.id, None) or kept_of(segments, plan.gone)
+            self._kept[plan.id] = kept
+            while len(self._kept) > PLANS_KEPT:
+                del self._kept[next(iter(self._kept))]
+        return nearest_to_each(passages, count, share, segments, kept, self._encoder.codec)
 
     def run(self, row: SegmentRow, first: int, end: int) -> Codes:
         """Codes of embeddings first to end (excluded) of a segment."""
@@ -171,8 +182,10 @@ class Shard:
             known = self._held.get(row) or self._before.get(row)
             if known is None:
                 codec = self._encoder.codec
-                path = _at_hand(f"{self._where}/{segment.file_name(row.number)}")
-                known = segment.read(path, row.embeddings, codec)
+                header, lists = (
+                    _at_hand(f"{self._where}/{name}") for name in segment.names(row.number)
+                )
+                known = segment.read(header, row.written, codec, lists)
                 self._held[row] = known
             return known
 
@@ -429,7 +442,10 @@ class Sharded:
             if (inside[:, 1] - inside[:, 0]).sum() < row.embeddings:
                 segments.setdefault(self._held[row], {})[first] = row
                 runs.setdefault(self._held[row], []).append(inside)
-        plans = {shard: Plan(of, np.concatenate(runs[shard])) for shard, of in segments.items()}
+        plans = {
+            shard: Plan(of, np.concatenate(runs[shard]), secrets.token_hex(8))
+            for shard, of in segments.items()
+        }
         return _Remaining(self._shards, plans)
 
     def run(self, segment: int, first: int, end: int) -> Codes:

@@ -7,6 +7,7 @@ commands that need them and never at the top of this file.
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+
+from service.runtime.exit_status import (
+    INTERRUPTED,
+    LIBRARY_UNUSABLE,
+    SOME_FAILED,
+    WRONG_USAGE,
+)
 
 if TYPE_CHECKING:
     from threading import Event
@@ -25,12 +33,12 @@ if TYPE_CHECKING:
     from fingerprint.encoder import Encoder
     from index.library import Library
     from index.recording import Recording
+    from service.intake.metadata import MetadataTable
     from service.query.answer import Match
     from service.runtime.settings import Settings
 
-SOME_FAILED = 1
-WRONG_USAGE = 2
-LIBRARY_UNUSABLE = 3
+# s to wait for another process that writes: an ingest writes a batch in less, a compaction takes longer.
+WRITE_WAIT = 3.0
 
 EXIT_STATUSES = """
 \b
@@ -48,9 +56,17 @@ class EarmarkGroup(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("stopped")
+            ctx.exit(INTERRUPTED)
         except Exception as error:
             from fingerprint.errors import EarmarkError
+            from service.runtime.extras import missing_extra
 
+            missing = missing_extra(error, f"`earmark {ctx.invoked_subcommand}`")
+            if missing is not None:
+                complain(str(missing))
+                ctx.exit(WRONG_USAGE)
             if not isinstance(error, EarmarkError):
                 raise
             complain(str(error))
@@ -60,7 +76,7 @@ class EarmarkGroup(click.Group):
 def _exit_status(error: Exception) -> int:
     from fingerprint.errors import AudioError
     from service.datasets.location import DatasetError
-    from service.evidence.bundle import EvidenceError
+    from service.evidence.errors import EvidenceError
     from service.runtime.settings import SettingsError
     from service.scan.journal import JournalError, JournalUnwritable
 
@@ -68,6 +84,16 @@ def _exit_status(error: Exception) -> int:
         return SOME_FAILED
     wrong = isinstance(error, SettingsError | DatasetError | JournalError)
     return WRONG_USAGE if wrong else LIBRARY_UNUSABLE
+
+
+def tell_of_table(table: "MetadataTable") -> None:
+    """Say what of a metadata table is not read, or not as it is written."""
+    for column in table.unknown_columns:
+        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    if table.assumed:
+        complain(
+            f"warning: {table.path}: {table.assumed} lines are not UTF-8 and were read as Windows-1252"
+        )
 
 
 def complain(message: str) -> None:
@@ -124,6 +150,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 def current_settings() -> "Settings":
     from service.runtime.settings import load_settings
 
+    logging.basicConfig(format="earmark: %(message)s")
     return load_settings(**(click.get_current_context().find_object(dict) or {}))
 
 
@@ -167,6 +194,11 @@ def finish(failures: int) -> None:
     epilog=EXIT_STATUSES,
 )
 @click.version_option(package_name="earmark")
+@setting(
+    "--config",
+    metavar="FILE",
+    help="Configuration file (also EARMARK_CONFIG).  [default: none]",
+)
 @library_option
 def main() -> None:
     """Tell whether a clip contains a known recording, where, and how sure that is.

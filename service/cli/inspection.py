@@ -1,8 +1,7 @@
 """The commands that look into what others hold: scan a dataset, compare metadata."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from service.cli.group import (
     jobs_option,
     json_option,
     library_option,
-    limits_of,
     load_encoder,
     main,
     max_e_value_option,
@@ -30,7 +28,6 @@ from service.cli.group import (
 
 if TYPE_CHECKING:
     from service.datasets.member import Member
-    from service.scan.journal import Journal
     from service.scan.worker import Heard
 
 
@@ -50,6 +47,11 @@ report_option = click.option(
     "--thorough", is_flag=True, help="Look at long files as closely as `earmark query` does."
 )
 @click.option("--evidence", is_flag=True, help="Write evidence for each match into DIR/evidence.")
+@click.option(
+    "--operator",
+    metavar="NAME",
+    help="Who answers for the scan, for the report.  [default: not stated]",
+)
 @click.option(
     "--hypotheses",
     metavar="N",
@@ -75,6 +77,7 @@ def scan(
     probe: bool,
     thorough: bool,
     evidence: bool,
+    operator: str | None,
     hypotheses: int,
     owner: str | None,
     as_json: bool,
@@ -108,115 +111,49 @@ def scan(
 
     from fingerprint.hypotheses import LADDER
     from service.datasets.location import place
-    from service.datasets.member import spelled
     from service.datasets.walk import size_of
-    from service.runtime.ray_library import jobs_of, join
-    from service.scan.journal import Journal
-    from service.scan.runner import scan as scan_dataset
-    from service.scan.worker import EVIDENCE, Task
+    from service.scan.scanning import scan_into
 
     settings = current_settings()
-    encoder = load_encoder()
-    library = open_library(settings, encoder, searchable=True)
-    where, report = place(dataset), Path(folder)
-    if settings.ray is not None:
-        join(settings.ray)
-        report = report.absolute()
-        where = where.absolute() if isinstance(where, Path) else where
     if hypotheses > len(LADDER):
         raise click.UsageError(f"--hypotheses {hypotheses}: there are {len(LADDER)}")
-    total = size_of(where)
-    scanned = {
-        "dataset": spelled(str(where.resolve() if isinstance(where, Path) else where)),
-        "library": library.id(),
-        "encoder": encoder.id,
-        "probe": "yes" if probe else "no",
-        "thorough": "yes" if thorough else "no",
-        "hypotheses": str(hypotheses),
-        "max_e_value": repr(settings.max_e_value),
-        "wrong_per_million": f"{settings.wrong_per_million:g}",
-        "owner": owner or "",
-    }
-    journal = Journal.open(
-        report, scanned, {"snapshot": str(library.refresh().revision)}, resume=resume
-    )
-    task = Task(
-        library=settings.library.absolute(),
-        database=settings.database,
-        limits=limits_of(settings),
-        max_e_value=settings.max_e_value,
-        gate=settings.gate,
-        hypotheses=hypotheses,
-        probe=probe,
-        thorough=thorough,
-        evidence=report / EVIDENCE if evidence else None,
-        owner=owner,
-    )
-    stop, heard_files, found_files = Event(), 0, journal.found()
-    try:
-        with (
-            _alone(report),
-            stopping(stop) as signals,
-            progress(total, "B") as bar,
-        ):
+    library = open_library(settings, load_encoder(), searchable=True)
+    stop, heard_files, found_files = Event(), 0, 0
+    with stopping(stop) as signals, progress(size_of(place(dataset)), "B") as bar:
 
-            def on_done(member: "Member", heard: "Heard | None") -> None:
-                nonlocal heard_files, found_files
-                heard_files += 1
-                found_files += heard is not None and bool(heard.matches)
-                bar.set_postfix(files=heard_files, found=found_files, refresh=False)
-                bar.update(member.weight)
+        def on_begin(found: int) -> None:
+            nonlocal found_files
+            found_files = found
 
-            complete = scan_dataset(
-                where,
-                journal,
-                task,
-                jobs=jobs_of(settings),
-                stop=stop,
-                on_done=on_done,
-                cluster=settings.ray is not None,
-            )
-            summary = _report(journal, report) if complete else None
-    finally:
-        journal.close()
+        def on_done(member: "Member", heard: "Heard | None") -> None:
+            nonlocal heard_files, found_files
+            heard_files += 1
+            found_files += heard is not None and bool(heard.matches)
+            bar.set_postfix(files=heard_files, found=found_files, refresh=False)
+            bar.update(member.weight)
+
+        summary = scan_into(
+            Path(folder),
+            dataset,
+            library,
+            settings,
+            resume=resume,
+            probe=probe,
+            thorough=thorough,
+            evidence=evidence,
+            hypotheses=hypotheses,
+            owner=owner,
+            operator=operator,
+            warn=complain,
+            stop=stop,
+            on_begin=on_begin,
+            on_done=on_done,
+        )
     if summary is None:
         complain(f"stopped: what was finished is noted; go on with --resume --report {folder}")
         sys.exit(128 + signals[0])
-    _tell(summary, report, as_json)
+    _tell(summary, Path(folder), as_json)
     finish(summary["failed_files"])
-
-
-@contextmanager
-def _alone(report: Path) -> Iterator[None]:
-    """Keep other scans from a report's folder. Raises JournalError if one is at work there."""
-    from filelock import FileLock, Timeout
-
-    from service.scan.journal import LOCK, JournalError
-
-    lock = FileLock(report / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise JournalError(f"{report}: another scan is at work in this folder") from None
-    except OSError as error:
-        raise JournalError(f"{report}: cannot be written ({error.strerror})") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _report(journal: "Journal", folder: Path) -> dict[str, Any]:
-    """Write the report of a journal; returns the summary. Raises JournalUnwritable."""
-    from fingerprint.errors import reason_of
-    from service.scan.journal import GO_ON, JournalUnwritable
-    from service.scan.report import write_report
-
-    try:
-        return write_report(journal, folder)
-    except OSError as error:
-        what = f"{folder}: the report cannot be written ({reason_of(error)})"
-        raise JournalUnwritable(f"{what}; {GO_ON}") from error
 
 
 def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
@@ -224,71 +161,39 @@ def _tell(summary: dict[str, Any], report: Path, as_json: bool) -> None:
         print_json(summary)
         return
     click.echo(
-        f"{summary['matched_files']} of {summary['files']} files hold a known work, "
-        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be read"
+        f"{summary['matched_files']} of {summary['files']} files match a known work, "
+        f"{summary['review_files']} are to be listened to, {summary['failed_files']} could not be searched"
     )
     click.echo(report / "report.html")
-
-
-@main.command(
-    name="verify-evidence",
-    short_help="Compute a match again from its evidence.",
-    epilog=EXIT_STATUSES,
-)
-@click.argument("file", metavar="FILE.json")
-@click.option("--clip", metavar="CLIP", help="The clip, to compare its hash.")
-@json_option
-@library_option
-def verify_evidence(file: str, clip: str | None, as_json: bool) -> None:
-    """Compute a match again from its evidence: score, E-value, the clip's hash, the library's codes.
-
-    \b
-    Example:
-      earmark query suspect.mp3 --evidence evidence
-      earmark verify-evidence evidence/5f0c2a7be9d14c3d-1.json --clip suspect.mp3
-
-    The score needs nothing but the file; what the answer said is held against it. Codes and names are
-    compared with those of the library, if there is one that has the recording. Exit status 1 if anything
-    does not hold.
-
-    \b
-    JSON, a line for each thing that was looked at:
-      {"what": "score|answer|clip|library", "holds": true, false or null (not looked at), "detail"}
-    """
-    from index.library import Library
-    from service.evidence.bundle import verify
-
-    settings, encoder = current_settings(), load_encoder()
-    there = Library.is_there(settings.library, settings.database)
-    library = open_library(settings, encoder, searchable=True) if there else None
-    checks = verify(Path(file), encoder, library, Path(clip) if clip else None)
-    words = {True: "holds", False: "DOES NOT HOLD", None: "not looked at"}
-    for check in checks:
-        if as_json:
-            click.echo(check.model_dump_json())
-        else:
-            click.echo(f"{check.what} {words[check.holds]}: {check.detail}")
-    finish(sum(check.holds is False for check in checks))
 
 
 @main.command(short_help="Say which rows of metadata name works.", epilog=EXIT_STATUSES)
 @click.argument("metadata", metavar="METADATA")
 @report_option
+@click.option(
+    "--encoding", metavar="NAME", help="Encoding of a text file that is neither UTF-8 nor UTF-16."
+)
 @json_option
 @library_option
-def reconcile(metadata: str, folder: str, as_json: bool) -> None:
+def reconcile(metadata: str, folder: str, encoding: str | None, as_json: bool) -> None:
     """Say which rows of metadata name works of the library: names alone, no sound.
 
     \b
     Example:
       earmark reconcile tracks.parquet --report named
 
-    METADATA is a Parquet, CSV, TSV, JSON-lines (.jsonl; these also .gz and .zst) or SQLite file with columns
-    for ISRC or title, and artist and duration, under any of their usual names. A row is compared by ISRC,
-    or else by title and artist, with a duration within 3 s where it has one; names are compared without
-    case, accents, punctuation, brackets, "feat." and "remastered". Each hit has a grade.
+    METADATA is a Parquet, CSV, TSV, JSON or JSON-lines (.jsonl) file (these also .gz and .zst), an SQLite
+    file, or a folder of SQLite files. It has columns for ISRC or title, and for artist and duration, under
+    any of their usual names, also nested (external_ids.isrc); SQLite's artists may be in a table of their
+    own (tracks, track_artists, artists). A row is compared by ISRC, or else by title and artist, with a
+    duration within 3 s where it has one; names are compared without case, accents, punctuation,
+    brackets, "feat." and "remastered". Each hit has a grade; the grade `near` is to be looked at.
 
-    DIR gets report.html, summary.json, and rows (.csv and .parquet).
+    Durations may be written 225, 3:45, 00:03:45, PT3M45S, 225 s or 225000 (milliseconds). Every row counts:
+    one that is odd, cannot be read or names nothing is in errors.csv by its line.
+
+    DIR gets report.html, summary.json, rows (.csv and .parquet) and errors.csv. Exit status 1: some rows
+    could not be read.
 
     \b
     JSON: the line of summary.json.
@@ -296,12 +201,35 @@ def reconcile(metadata: str, folder: str, as_json: bool) -> None:
     from service.scan.reconcile import reconcile as reconcile_metadata
 
     library = open_library(current_settings(), load_encoder())
-    summary = reconcile_metadata(library, Path(metadata), Path(folder))
+    summary = reconcile_metadata(library, Path(metadata), Path(folder), encoding=encoding)
+    failures = summary["unread_rows"] + bool(summary["damage"])
+    _tell_oddities(metadata, Path(folder) / "errors.csv", summary)
     if as_json:
         print_json(summary)
+        finish(failures)
         return
+    near = f", {summary['near_rows']} more nearly do" if summary["near_rows"] else ""
     click.echo(
         f"{summary['matched_rows']} of {summary['rows']} rows name one of "
-        f"{summary['recordings']} recordings"
+        f"{summary['recordings']} recordings{near}"
     )
     click.echo(Path(folder) / "report.html")
+    finish(failures)
+
+
+def _tell_oddities(metadata: str, errors: Path, summary: Mapping[str, Any]) -> None:
+    """Say what was not read, or not as it is written."""
+    if summary["damage"]:
+        complain(f"{metadata}: {summary['damage']}")
+    for name, what in (
+        ("unread_rows", "could not be read"),
+        ("unnamed_rows", "have neither a title nor an ISRC and were not compared"),
+        ("odd_rows", "have too many or too few cells and were compared all the same"),
+    ):
+        if summary[name]:
+            complain(f"{metadata}: {summary[name]} rows {what}: {errors}")
+    if lines := summary["rows_of_assumed_encoding"]:
+        complain(
+            f"{metadata}: {lines} lines are not UTF-8 and were read as Windows-1252; "
+            "if that is wrong, give --encoding"
+        )

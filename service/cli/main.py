@@ -5,10 +5,10 @@
 commands that need them and never at the top of this file.
 """
 
+import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -18,12 +18,15 @@ import click
 
 from index.recording import RIGHTS
 from service.cli import (
+    history,  # noqa: F401, their commands are part of `main`
     inspection,  # noqa: F401, their commands are part of `main`
     upkeep,  # noqa: F401, their commands are part of `main`
+    verification,  # noqa: F401, their commands are part of `main`
 )
 from service.cli.group import (
     EXIT_STATUSES,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -41,6 +44,7 @@ from service.cli.group import (
     progress,
     ray_option,
     stopping,
+    tell_of_table,
     wrong_per_million_option,
 )
 
@@ -51,9 +55,10 @@ if TYPE_CHECKING:
     from fingerprint.fingerprint import Fingerprint
     from index.library import Library
     from index.writer import Writer
+    from service.evidence.bundle import Writer as EvidenceWriter
     from service.intake.ingest import Candidate, Make
     from service.intake.metadata import MetadataTable
-    from service.query.answer import Answer
+    from service.query.answer import Answer, Match
     from service.runtime.settings import Settings
 
 
@@ -73,6 +78,11 @@ if TYPE_CHECKING:
     help="What is known of the files: a CSV, a row each, or a DDEX ERN 4 message (.xml).",
 )
 @click.option("--owner", metavar="NAME", help="The owner of keys whose recordings these become.")
+@click.option(
+    "--allow-damaged",
+    is_flag=True,
+    help="Take files that are cut off or have holes as far as they can be decoded.",
+)
 @click.option("--private", is_flag=True, help="They answer this owner's queries only.")
 @click.option("--job", is_flag=True, hidden=True, help="As the server's jobs: patient, isolated.")
 @click.option("--key", metavar="ID", hidden=True, help="The key that the audit log names.")
@@ -85,6 +95,7 @@ def ingest(
     rights: str | None,
     licence_until: str | None,
     metadata_file: str | None,
+    allow_damaged: bool,
     owner: str | None,
     private: bool,
     job: bool,
@@ -104,27 +115,34 @@ def ingest(
     PATH is a file, a folder or an archive (.zip, .tar, .tar.gz, .tar.zst), which is read as a folder
     and not unpacked. Folders are searched through for audio and video files by their
     extension; a file that is named is tried whatever it is called. The same audio a second time
-    changes nothing and is not decoded. Nothing is added without a rights basis: --rightsholder and
-    --rights, or those columns in every row of the metadata.
+    is not decoded; it gets what its row of the metadata says. Nothing is added without a rights
+    basis: --rightsholder and --rights, or those columns in every row of the metadata.
 
-    A CSV has a header. Its only required column is `file`, a path relative to the CSV or to a PATH,
-    or a file's bare name; id, title, artist, isrc, iswc, work, label, release_date,
-    rightsholder, rights and licence_until are known. What it leaves open is taken from the files'
-    tags. Of a DDEX ERN 4 message (NewReleaseMessage, its name ends in .xml) the sound recordings'
-    ISRCs, titles, artists, labels, durations and files are read; a file that lasts much longer or
-    shorter than its message says is refused.
+    A CSV has a header, in any case, and commas, semicolons or tabs. Its only required column is `file`, a
+    path relative to the CSV or to a PATH, or a file's bare name; id, title, artist, isrc, iswc,
+    work, label, release_date, rightsholder, rights and licence_until are known, and usual other
+    names of these. A path of another machine (sftp://host/a.wav, C:\\in\\a.wav) means the file of
+    that name, if there is one. An ISRC that is none refuses its row. What the CSV leaves open is
+    taken from the files' tags. Of a DDEX ERN 3 or 4 message (NewReleaseMessage, its name ends
+    in .xml) the sound recordings' ISRCs, titles, artists, labels, durations and files are read; a
+    file that lasts much longer or shorter than its message says is refused.
+
+    A file that states more than can be decoded, because it is cut off or has holes, is refused.
+    --allow-damaged takes what there is, and notes in the record how many seconds are not
+    ("undecoded_seconds"). Of a file with several sound tracks the first that sounds is stored.
 
     Ctrl-C finishes and commits the files in hand, and leaves with status 130; again, it stops at
     once, and what was committed stays.
 
     \b
     JSON, a line per file:
-      {"file", "status": "added|unchanged|failed", "recording": id or null,
-       "error": {"type", "detail"} or null, "duration": seconds or null}
+      {"file", "status": "added|changed|unchanged|failed", "recording": id or null,
+       "error": {"type", "detail"} or null, "duration": seconds or null, "notes": [...]}
     """
-    from service.intake.ingest import failed, find_candidates
+    from service.intake.ingest import failed, find_candidates, whole_only
     from service.intake.ingest import ingest as ingest_files
     from service.intake.metadata import MetadataError
+    from service.runtime.reading import Reader
 
     settings = current_settings()
     if private and owner is None and not job:
@@ -135,8 +153,7 @@ def ingest(
         raise click.UsageError(str(error)) from error
     given = {"rightsholder": rightsholder, "rights": rights}
     if table is not None:
-        for column in table.unknown_columns:
-            complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+        tell_of_table(table)
     for name, value in given.items():
         lacking = table.lacking(name) if table else [0]
         if not value and lacking:
@@ -151,7 +168,10 @@ def ingest(
     if licence_until:
         given["licence_until"] = _date(licence_until)
     known = {name: value for name, value in given.items() if value}
-    candidates, failures, idle = find_candidates([Path(path) for path in paths], known, table)
+    reader = click.get_current_context().with_resource(Reader())
+    candidates, failures, idle = find_candidates(
+        [Path(path) for path in paths], known, table, reader.read
+    )
     if idle and table and job:  # nobody sees a warning
         failures += [
             failed(table.path, "metadata", f"{table.where(row)}: {row.file} is none of the files")
@@ -162,7 +182,13 @@ def ingest(
             f"warning: {len(idle)} rows of {metadata_file} name none of the files, "
             f"the first is number {idle[0].number}: {idle[0].file}"
         )
-    counts = {"added": 0, "unchanged": 0, "failed": 0}
+    if guessed := [it for it in candidates if it.written]:
+        complain(
+            f"warning: {len(guessed)} rows of {metadata_file} were matched by the end of their path, "
+            f"the first: {guessed[0].written} is taken for {guessed[0].path}"
+        )
+    counts = {"added": 0, "changed": 0, "unchanged": 0, "failed": 0}
+    nameless: list[Candidate] = []
     encoder = load_encoder()
     library = open_library(settings, encoder, create=True)
     _tell_cost(library, candidates)
@@ -175,14 +201,16 @@ def ingest(
         outcomes = ingest_files(
             library,
             candidates,
-            make,
+            make if allow_damaged else whole_only(make),
             writing,
             limits=limits_of(settings),
             jobs=settings.jobs,
             stop=stop,
             owner=owner,
             private=private,
+            read=reader.read,
             on_read=lambda candidate: bar.update(candidate.size),
+            on_nameless=nameless.append,
         )
         for outcome in chain(failures, outcomes):
             counts[outcome.status] += 1
@@ -191,11 +219,20 @@ def ingest(
                     print_json(vars(outcome))
                 elif outcome.error:
                     complain(outcome.error["detail"])
+                else:
+                    for note in outcome.notes:
+                        complain(f"warning: {outcome.file}: {note}")
     if not as_json:
+        changed = f"{counts['changed']} changed, " if counts["changed"] else ""
         click.echo(
-            f"{counts['added']} added, {counts['unchanged']} already there, "
+            f"{counts['added']} added, {changed}{counts['unchanged']} already there, "
             f"{counts['failed']} failed"
         )
+        if nameless:
+            complain(
+                f"{len(nameless)} files have neither a title nor an artist, in their tags or in metadata, "
+                f"the first is {nameless[0].path}; give them with --metadata or `earmark change`"
+            )
     if signals:
         left = len(candidates) + len(failures) - sum(counts.values())
         complain(f"stopped: what was finished is committed, {left} files were not begun")
@@ -214,18 +251,25 @@ def _ways(
 ) -> "Iterator[tuple[Make, Callable[[], AbstractContextManager[Writer]]]]":
     """How sounds are fingerprinted and how the library is written.
 
-    A job of the server does the one in processes that may die of it, and shares the other.
+    A job of the server does the one in processes that may die of it. Each batch takes the writer's turn, so
+    that other writers get theirs in between.
     """
     from service.intake.ingest import made_here
     from service.runtime.decoding import Decoder
 
     limits = limits_of(settings)
+
+    def writing() -> "AbstractContextManager[Writer]":
+        return library.writer(key, -1, stop.is_set)
+
     if job:
         with closing(Decoder(settings, encoder, limits)) as decoder:
-            yield decoder.of_source, lambda: library.writer(key, -1, stop.is_set)
+            yield decoder.of_source, writing
     else:
-        with library.writer(key) as writer:
-            yield made_here(encoder, limits), lambda: nullcontext(writer)
+        # what cannot be written need not be decoded
+        with library.writer(key, WRITE_WAIT):
+            pass
+        yield made_here(encoder, limits), writing
 
 
 def _metadata(path: Path) -> "MetadataTable":
@@ -260,7 +304,16 @@ def _date(value: str) -> str:
 )
 @click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
 @click.option(
-    "--evidence", metavar="DIR", help="Write a page and a file of evidence for each match there."
+    "--evidence",
+    metavar="DIR",
+    help="Write a page and a signed bundle of evidence for each match there.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="A file that was ingested, whose spectrum the evidence shows under the clip's; may be repeated.",
 )
 @max_e_value_option
 @wrong_per_million_option
@@ -269,7 +322,9 @@ def _date(value: str) -> str:
 @ray_option
 @json_option
 @library_option
-def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
+def query(
+    clips: Sequence[str], evidence: str | None, references: Sequence[str], as_json: bool
+) -> None:
     """Say which recordings of the library are in CLIP, where, and how sure that is.
 
     \b
@@ -279,14 +334,18 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
       earmark query --json *.emk > answers.jsonl
 
     CLIP is a file of audio or video, a fingerprint (.emk, see `earmark fingerprint`), or `-` for
-    standard input. A clip that cannot be read is told of, and the others are still answered.
+    standard input; of a folder, the audio and video files in it and below. A clip that cannot be read is told
+    of, and the others are still answered. All sound tracks of a file are heard: a match names its "track" if
+    there are several. What a file states and does not give is "undecoded_seconds"; "notes" say what else was
+    not heard. A clip longer than ten minutes is looked up in stretches, each of which is a query.
     Tier `match` can be acted on; tier `review` should be listened to first.
 
     With --ray, the nodes of a Ray cluster hold the library. Is one of them lost, the others answer: the share
     of the library that did is "answered", and the exit status is 1 if that is not all of it.
 
-    With --evidence, every match gets a page with the picture that speaks for it, and a file of what it
-    was computed from, which `earmark verify-evidence` computes again.
+    With --evidence, every match gets a page with the pictures that speak for it, and a bundle of what it was
+    computed from, signed with the library's key: `earmark verify-evidence` checks and computes it again. With
+    --reference, the page also shows the recording's spectrum, if the file is the very one that was ingested.
 
     \b
     JSON, a line per clip:
@@ -294,49 +353,58 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
        "matches": [{"recording", "source", "title", "artist", "isrc", "work",
                     "rightsholder", "rights", "tier", "e_value", "score",
                     "query_start", "query_end", "reference_start", "reference_end",
-                    "tempo", "pitch_semitones"}, ...],
+                    "tempo", "tempo_low", "tempo_high", "pitch_semitones", "pitch_low",
+                    "pitch_high", "changed", "likelihood_ratio", "tested_clips",
+                    "tested_closer", "same_file", "repeats", "track": number or null}, ...],
+       "undecoded_seconds", "notes": [...],
        "library": {"snapshot", "recordings", "seconds"}, "encoder", "elapsed_ms"}
     A match that rests on what other recordings have too, a loop or a sample, says where that is:
     "shared_start", "shared_end"; one that is less alike than a copy has "other_version". While a shard of a
     cluster is lost, "library" has "answered".
     Error types: not-found, undecodable, too-short, silent, too-long, too-large, timeout.
     """
-    from service.evidence.bundle import EvidenceError, write_evidence
-    from service.query.answer import answers
+    from service.evidence.errors import EvidenceError
+    from service.query.clips import Asked, answers
     from service.runtime.ray_library import open_searched
 
     settings = current_settings()
     encoder = load_encoder()
     library = open_searched(settings, encoder)
-    failures = 0
+    named, failures = _clips(clips)
 
-    written: Counter[str] = Counter()  # pieces of evidence by the content of clips
+    writer: EvidenceWriter | None = None
+    if references and evidence is None:
+        raise click.UsageError("--reference goes with --evidence DIR")
+    if evidence is not None:
+        from service.evidence.bundle import Writer
 
-    def on_answer(answer: "Answer", made: "Fingerprint") -> None:
-        nonlocal failures
-        if evidence is None:
-            return
         try:
-            earlier = written[made.sha256]
-            pages = write_evidence(
-                answer.clip, made, answer.matches, library, Path(evidence), earlier=earlier
-            )
-            written[made.sha256] += len(pages)
+            writer = Writer(library, Path(evidence), settings, complain)
+            for name in references:
+                writer.show(Path(name), limits_of(settings))
         except EvidenceError as error:
             complain(str(error))
             failures += 1
 
-    with closing(library), progress(len(clips), "clip") as bar:
-        for answer in answers(
-            clips,
-            library,
-            encoder,
-            limits=limits_of(settings),
-            max_e_value=settings.max_e_value,
-            hypotheses=settings.hypotheses,
-            jobs=settings.jobs,
-            on_answer=on_answer,
-        ):
+    def on_found(clip: str, made: "Fingerprint", matches: "list[Match]", begins: float) -> None:
+        nonlocal failures
+        if writer is None:
+            return
+        try:
+            writer.write(clip, made, matches, begins)
+        except EvidenceError as error:
+            complain(str(error))
+            failures += 1
+
+    asked = Asked(library, encoder, limits_of(settings), settings.max_e_value, settings.hypotheses)
+    stop = Event()
+    with (
+        closing(library),
+        stopping(stop) as signals,
+        progress(len(named), "clip") as bar,
+        closing(answers(named, asked, jobs=settings.jobs, on_found=on_found)) as found,
+    ):
+        for answer in found:
             answered = answer.library.answered
             failures += answer.error is not None or answered < 1
             with bar.external_write_mode(file=sys.stderr):
@@ -346,12 +414,47 @@ def query(clips: Sequence[str], evidence: str | None, as_json: bool) -> None:
                     complain(answer.error.detail)
                 else:
                     click.echo(_in_words(answer))
+                    for note in answer.notes:
+                        complain(f"{answer.clip}: {note}")
                 if answered < 1:
                     complain(
                         f"{answer.clip}: only {answered:.1%} of the library answered; try again"
                     )
             bar.update()
+            if stop.is_set():
+                break
+    if signals:
+        sys.exit(128 + signals[0])
     finish(failures)
+
+
+def _clips(paths: Sequence[str]) -> tuple[list[str], int]:
+    """The clips at these paths, those in folders among them; and what could not be read or has none."""
+    from service.datasets.extensions import is_sound
+    from service.datasets.folders import files_below
+    from service.query.answer import FINGERPRINT_EXTENSION
+
+    clips: list[str] = []
+    failures: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        failures.append(f"{error.filename}: {error.strerror}")
+
+    for path in paths:
+        if not os.path.isdir(path):
+            clips.append(path)
+            continue
+        before = len(clips) + len(failures)
+        clips += [
+            str(file)
+            for file in files_below(Path(path), unreadable)
+            if is_sound(file.name) or file.suffix.lower() == FINGERPRINT_EXTENSION
+        ]
+        if len(clips) + len(failures) == before:
+            failures.append(f"{path}: no audio file in this folder")
+    for failure in failures:
+        complain(failure)
+    return clips, len(failures)
 
 
 def _in_words(answer: "Answer") -> str:
@@ -364,7 +467,7 @@ def _in_words(answer: "Answer") -> str:
         (
             name_of(match),
             said["where"],
-            said["of"],
+            "; ".join(filter(None, (said["of"], said["repeats"]))),
             said["changed"],
             ": ".join(filter(None, (match.tier, said["doubt"]))),
             said["chance"],
@@ -372,7 +475,7 @@ def _in_words(answer: "Answer") -> str:
         for match in answer.matches
         for said in [in_words(match)]
     ]
-    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "CHANCE OF BEING WRONG")
+    header = ("WORK", "IN THE CLIP", "IN THE WORK", "CHANGED", "TIER", "IN A TEST")
     return f"{head}:\n{table(header, rows, indent='  ')}"
 
 
@@ -434,7 +537,8 @@ def list_settings(as_json: bool) -> None:
     """List every setting: its name, its value here and now, its default, what it means.
 
     A setting comes from its flag, else from the environment (max_upload: EARMARK_MAX_UPLOAD), else
-    from earmark.toml in the current folder, else it has its default.
+    from the configuration file (--config, EARMARK_CONFIG, or earmark.toml in the user's configuration
+    folder), else it has its default. An earmark.toml in the current folder is ignored.
 
     \b
     Example:

@@ -12,6 +12,7 @@ from service.cli.group import (
     EXIT_STATUSES,
     LIBRARY_UNUSABLE,
     SOME_FAILED,
+    WRITE_WAIT,
     complain,
     current_settings,
     finish,
@@ -24,6 +25,7 @@ from service.cli.group import (
     print_fields,
     print_json,
     progress,
+    tell_of_table,
 )
 
 if TYPE_CHECKING:
@@ -45,10 +47,10 @@ def change(metadata_file: str, as_json: bool) -> None:
     Example:
       earmark change renewed.csv
 
-    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the name of the file
-    that it was ingested from; the other columns are those of `earmark ingest`. A cell that is empty
-    leaves what is there; one that holds only `-` empties it. A row that cannot be used is told of,
-    and the others still count.
+    FILE.csv has a header. A row names its recording by `id`, or else by `file`, the path of the file
+    that it was ingested from or the end of that path; the other columns are those of `earmark
+    ingest`. A cell that is empty leaves what is there; one that holds only `-` empties it. A row
+    that cannot be used is told of, and the others still count.
 
     \b
     JSON, a line per row:
@@ -64,8 +66,7 @@ def change(metadata_file: str, as_json: bool) -> None:
         table = MetadataTable.load(Path(metadata_file), KEYS)
     except MetadataError as error:
         raise click.UsageError(str(error)) from error
-    for column in table.unknown_columns:
-        complain(f"warning: {table.path} has a column {column!r}, which is not known: ignored")
+    tell_of_table(table)
     counts = {"changed": 0, "unchanged": 0, "failed": 0}
     for outcome in change_recordings(library, table):
         counts[outcome.status] += 1
@@ -170,44 +171,68 @@ def show(recording_id: str, as_json: bool) -> None:
 
 @main.command(short_help="Remove recordings.", epilog=EXIT_STATUSES)
 @click.argument("recording_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
 @json_option
 @library_option
-def remove(recording_ids: Sequence[str], as_json: bool) -> None:
+def remove(recording_ids: Sequence[str], yes: bool, as_json: bool) -> None:
     """Remove recordings, which are not found again from this moment on.
 
     \b
     Example:
       earmark remove 01j9w0c4 01j9w0c5
 
-    An ID that is not in the library is told of, and the others are still removed.
+    On a terminal it names the recordings and asks first; nowhere else. An ID that is not in the library is
+    told of, and the others are still removed.
 
     \b
     JSON, a line per ID:
       {"recording", "status": "removed|failed", "error": {"type", "detail"} or null}
     """
+    from service.presentation.formatting import printable
+
     settings = current_settings()
     library = open_library(settings, load_encoder())
     errors: dict[str, dict[str, str] | None] = {}
-    with library.writer() as writer:
-        for recording_id in dict.fromkeys(recording_ids):
+    names: dict[str, str] = {}
+    for recording_id in dict.fromkeys(recording_ids):
+        try:
+            names[recording_id] = printable(name_of(library.recording(recording_id)))
+        except KeyError:
+            detail = f"no recording {recording_id!r} in {settings.library}"
+            errors[recording_id] = {"type": "not-found", "detail": detail}
+    if names and not yes and _at_terminal():
+        for recording_id, name in names.items():
+            click.echo(f"{recording_id}  {name}", err=True)
+        what = "this recording" if len(names) == 1 else f"these {len(names)} recordings"
+        click.confirm(f"Remove {what}?", abort=True, err=True)
+    with library.writer(wait=WRITE_WAIT) as writer:
+        for recording_id in names:
             try:
                 writer.remove(recording_id)
-            except KeyError:
-                detail = f"no recording {recording_id!r} in {settings.library}"
+            except KeyError:  # another process was faster
+                detail = f"no recording {recording_id!r} in {settings.library} any more"
                 errors[recording_id] = {"type": "not-found", "detail": detail}
             else:
                 errors[recording_id] = None
         writer.commit()
-    for recording_id, error in errors.items():
+    for recording_id in dict.fromkeys(recording_ids):
+        error = errors[recording_id]
         if as_json:
             status = "failed" if error else "removed"
             print_json({"recording": recording_id, "status": status, "error": error})
         elif error:
             complain(error["detail"])
+        else:
+            click.echo(f"removed {recording_id}  {names[recording_id]}")
     failures = sum(error is not None for error in errors.values())
     if not as_json:
         click.echo(f"{len(errors) - failures} removed, {failures} failed")
     finish(failures)
+
+
+def _at_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 @main.command(short_help="Say how large the library is and of which encoder.", epilog=EXIT_STATUSES)
@@ -312,14 +337,14 @@ def _refit(library: "Library", as_json: bool) -> None:
             fitted = refit(library, on_look=bar.update)
     except TooSmall as error:
         if list(_unusable_calibration(library)):
-            with library.writer() as writer:
+            with library.writer(wait=WRITE_WAIT) as writer:
                 writer.calibrate({})
         if as_json:
             print_json({"refitted": False, "reason": str(error)})
         else:
             click.echo(f"the calibration that comes with Earmark stays: {error}")
         return
-    with library.writer() as writer:
+    with library.writer(wait=WRITE_WAIT) as writer:
         writer.calibrate(fitted.entry())
     before = Calibration.of(library.encoder.id)
     size = library.info()["embeddings"]
@@ -362,8 +387,9 @@ def compact(as_json: bool) -> None:
     Example:
       earmark compact
 
-    Queries go on meanwhile, and other writers are refused. It takes up to 100 MB of the disk until
-    it is done; stopped at any moment, it loses nothing.
+    Small segments are merged after every ingest anyway; this also drops what was removed. Queries go on
+    meanwhile, and other writers are refused. Each new segment takes up to 1.8 GB of the disk before the
+    ones that it replaces are deleted; stopped at any moment, it loses nothing.
 
     \b
     JSON, a line:
@@ -388,7 +414,9 @@ def compact(as_json: bool) -> None:
     if as_json:
         print_json(fields)
     else:
-        click.echo(f"{before} segments are {info['segments']}, {dropped} embeddings dropped")
+        click.echo(
+            f"{before} segments merged into {info['segments']}, {dropped} embeddings dropped"
+        )
 
 
 @main.command(short_help="Copy the library, also while it is in use.", epilog=EXIT_STATUSES)
@@ -410,8 +438,8 @@ def snapshot(folder: str, into: str | None, as_json: bool) -> None:
 
     DIR must not exist, and exists only once it is whole; it is a library like any other, whose catalogue
     is in DIR wherever this one's is (EARMARK_DATABASE=sqlite://), or with --into in PostgreSQL: so
-    catalogues move from one to the other. On the same file system segments are shared by hard links, so
-    for safety from a failing disk name another.
+    catalogues move from one to the other. Every file is copied and checked; name another disk for safety
+    from a failing one.
 
     \b
     JSON, a line:
@@ -489,8 +517,7 @@ def create_key(owner: str, scope: str, expires: str | None, as_json: bool) -> No
             raise click.UsageError(f"--expires {expires}: no date like 2027-12-31") from None
     library = open_library(current_settings(), load_encoder(), create=True)
     try:
-        with library.writer() as writer:
-            key, text = writer.add_key(owner, scope, expires_at)
+        key, text = library.add_key(owner, scope, expires_at)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
@@ -545,8 +572,7 @@ def revoke_key(key_id: str, as_json: bool) -> None:
     settings = current_settings()
     library = open_library(settings, load_encoder())
     try:
-        with library.writer() as writer:
-            revoked = writer.revoke_key(key_id)
+        revoked = library.revoke_key(key_id)
     except KeyError:
         complain(f"no key {key_id!r} in {settings.library}; `earmark keys list` shows them")
         sys.exit(SOME_FAILED)

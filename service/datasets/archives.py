@@ -8,9 +8,10 @@ from typing import Any, Self, cast
 
 from service.datasets.extensions import is_closed, is_container, is_sound
 from service.datasets.labels import Labels, labels_of
-from service.datasets.location import Place, unpacked
+from service.datasets.limits import MOST_IN_MEMORY, Unpacked, is_bomb
+from service.datasets.location import Place, bytes_of, unpacked
 from service.datasets.member import Member, bad, spelled
-from service.datasets.source import MOST_IN_MEMORY, InMemory, Slice, Zipped, is_bomb, zip_at
+from service.datasets.source import InMemory, Slice, Zipped, zip_at
 from service.presentation.formatting import as_text
 
 _MOST_SIDECAR = 2**20  # bytes of JSON beside a sound
@@ -19,8 +20,12 @@ _DRAINED = 1000  # members after which a tar file's list of them is emptied
 
 
 def zip_members(path: Place, name: str) -> Iterator[Member]:
-    """Members of a zip file. Raises what zipfile makes of damage."""
-    for number, info in enumerate(zip_at(path).infolist()):
+    """Members of a zip file. Raises what zipfile makes of damage, ValueError for a bomb."""
+    found = zip_at(path).infolist()
+    # members may share their bytes, so that the sum of theirs is more than the archive has
+    packed = bytes_of(path) or sum(info.compress_size for info in found)
+    unpacked_to = Unpacked()
+    for number, info in enumerate(found):
         weight, member = info.compress_size, as_text(info.filename)
         if info.is_dir():
             continue
@@ -34,6 +39,7 @@ def zip_members(path: Place, name: str) -> Iterator[Member]:
                 what = f"unpacks to {info.file_size / 2**20:,.0f} MiB of almost nothing"
                 yield bad(name, member, number, weight, "too-large", what)
             else:
+                unpacked_to.add(info.file_size, packed)
                 yield Member(name, member, number, weight, Zipped(path, number))
 
 

@@ -6,17 +6,21 @@ from pathlib import PurePosixPath
 AUDIO_EXTENSIONS = frozenset(
     f".{name}"
     for names in (
-        "aac ac3 aif aifc aiff alac amr ape au caf dff dsf dts ec3 flac m4a m4b mka mp2 mp3 mp+ mpc",
-        "oga ogg opus ra rm spx tak tta w64 wav wma wv xwma",
-        "3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv",
+        "aac ac3 adts aif aifc aiff alac amr ape au bw64 bwf caf dff dsf dts eac3 ec3 flac m4a m4b m4p",
+        "m4r mka mp1 mp2 mp3 mp+ mpa mpc mpga oga ogg ogx opus ra rf64 rm snd spx tak tta w64 wav wave",
+        "weba wma wv xwma",
+        "3g2 3gp asf avi divx f4a f4v flv m1v m2t m2ts m2v m4v mkv mod mov mp4 mpe mpeg mpg mpv mts ogm",
+        "ogv qt rmvb tod trp ts vob webm wmv",
     )
     for name in names.split()
 )
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+# Lists of paths: playlists, and text with a path on each line.
+_LISTS = (".m3u", ".m3u8", ".txt", ".lst")
 _MANIFESTS = tuple(
     kind + packed
-    for kind in (".jsonl", ".ndjson", ".csv", ".tsv")
+    for kind in (".jsonl", ".ndjson", ".csv", ".tsv", *_LISTS)
     for packed in ("", ".gz", ".zst")
 )
 ARCHIVES = (".zip", *_TAR)
@@ -48,3 +52,8 @@ def is_closed(name: str) -> bool:
 def is_manifest(name: str) -> bool:
     """Whether a name is one of tables whose rows name files."""
     return name.lower().endswith(_MANIFESTS)
+
+
+def is_list(name: str) -> bool:
+    """Whether a manifest's name is one of lists of paths."""
+    return name.lower().removesuffix(".gz").removesuffix(".zst").endswith(_LISTS)

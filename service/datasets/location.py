@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fingerprint.errors import EarmarkError
+from fingerprint.pointers import pointer
+from service.datasets.limits import Unpacked
 from service.datasets.url import Url, shown
 
 Place = Path | Url
@@ -51,27 +53,62 @@ def bytes_of(path: Place) -> int:
         return 0
 
 
+# How packed files begin, whatever they are called.
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_NOT_UNPACKED = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
+    b"Rar!": "RAR",
+    b"7z\xbc\xaf": "7z",
+}
+
+
+def require_content(path: Place) -> None:
+    """Raises DatasetError for a file that stands for another, which was not fetched."""
+    with path.open("rb") as file:
+        what = pointer(file.read(256))
+    if what is not None:
+        raise DatasetError(f"{path}: {what}")
+
+
 @contextmanager
 def unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
-    """A file's content, decompressed if its name says that it is compressed, and whether it is not."""
-    name = path.name.lower()
+    """A file's content, decompressed if it is compressed, and whether it is not.
+
+    An archive may be called otherwise. Raises DatasetError for what is compressed in a way not read here.
+    """
     with path.open("rb") as file:
-        if name.endswith((".gz", ".tgz")):
+        head = file.read(8)
+        file.seek(0)
+        if head.startswith(_GZIP):
             with gzip.GzipFile(fileobj=file) as stream:
-                yield _Positioned(stream, file), False
-        elif name.endswith((".zst", ".tzst")):
+                yield _Bounded(stream, file), False
+        elif head.startswith(_ZSTD):
             import zstandard
 
             reader = zstandard.ZstdDecompressor(max_window_size=2**31)
             with reader.stream_reader(file, read_across_frames=True) as stream:
-                yield _Positioned(stream, file), False
+                yield _Bounded(stream, file), False
         else:
+            if path.name.lower().endswith((".gz", ".zst")) and ".tar." not in path.name.lower():
+                raise DatasetError("it is not compressed, as its name says")
+            for begins, kind in _NOT_UNPACKED.items():
+                if head.startswith(begins):
+                    raise DatasetError(f"it is packed as {kind}, which its name does not say")
             yield file, True
 
 
-class _Positioned:
-    """A decompressed stream that says how far its file has been read."""
+class _Bounded:
+    """A decompressed stream that says how far its file has been read, and that no bomb gets through."""
 
     def __init__(self, stream: Any, file: BinaryIO) -> None:
-        self.read = stream.read
+        self._read = stream.read
+        self._unpacked = Unpacked()
         self.position = file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises ValueError where they are very much more than what they came from."""
+        data: bytes = self._read(size)
+        self._unpacked.add(len(data), self.position())
+        return data

@@ -75,7 +75,7 @@ def named(
     """A file that a table names: one in the table's folder or below."""
     path = folder / where
     if not _is_below(path, folder):
-        what = "lies outside the dataset's folder, and is not opened; move it there"
+        what = "lies outside the list's folder, and is not opened; put the list into a folder above"
         return bad(name, member, index, weight, "not-found", what)
     return Member(name, member, index, weight, OnDisk(path), labels)
 

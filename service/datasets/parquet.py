@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.datasets.labels import Labels, labels_of
+from service.datasets.limits import MOST_IN_MEMORY, ROW, Unpacked, is_bomb
 from service.datasets.location import DatasetError, Place, bytes_of
 from service.datasets.member import Member, bad, named
-from service.datasets.source import MOST_IN_MEMORY, InMemory, is_bomb
+from service.datasets.source import InMemory
 from service.datasets.url import Url
 from service.presentation.formatting import as_text
 
@@ -64,7 +65,10 @@ def parquet_members(path: Place, name: str) -> Iterator[Member]:
         _refuse_bombs(file.metadata)
         share = bytes_of(path) // max(1, rows)
         row = 0
+        decoded, packed = Unpacked(), bytes_of(path)
         for batch in file.iter_batches(_ROWS, columns=[*firsts, *described], use_threads=False):
+            # a dictionary's or a run's one value is packed once, however many rows have it
+            decoded.add(batch.nbytes + ROW * len(batch), packed)
             for at in range(len(batch)):
                 cells = {column: batch.column(column)[at].as_py() for column in batch.schema.names}
                 labels = labels_of({column: cells[column] for column in described})

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from fingerprint.errors import AudioError, reason_of
+from service.datasets.limits import MOST_IN_MEMORY
 from service.datasets.location import Place
 from service.datasets.url import Unreachable, Url
 from service.presentation.formatting import as_text
@@ -21,11 +22,6 @@ from service.presentation.formatting import as_text
 if TYPE_CHECKING:
     from fingerprint.audio import Limits
 
-# What is held of a member that can only be read in passing; larger ones are told of as too large.
-MOST_IN_MEMORY = 256 * 2**20
-# Times its size that what is compressed may unpack to, beyond what is held in memory anyway: sound that is
-# compressed already hardly shrinks, and PCM to a half; only silence and bombs do so.
-_MOST_RATIO = 200
 _READ_BYTES = 1 << 20
 
 
@@ -147,16 +143,15 @@ def at_hand(given: object) -> object:
 def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
     """SHA-256 and bytes of a sound's content. Raises AudioError where it cannot be read or is too large."""
     digest, size = hashlib.sha256(), 0
-    too_large = f"{name}: is larger than {limits.max_bytes / 2**20:,.4g} MiB; raise the limit"
     try:
         with source.open() as file:
             if source.size > limits.max_bytes:
-                raise AudioError("too-large", too_large)
+                raise limits.too_large(name)
             while data := file.read(_READ_BYTES):
                 digest.update(data)
                 size += len(data)
                 if size > limits.max_bytes:  # it is larger than its directory has it
-                    raise AudioError("too-large", too_large)
+                    raise limits.too_large(name)
     except AudioError:
         raise
     except Unreachable as error:
@@ -164,11 +159,6 @@ def identify(source: Source, name: str, limits: "Limits") -> tuple[str, int]:
     except Exception as error:  # what the reader of an archive makes of damage
         raise AudioError("undecodable", f"{name}: is damaged ({reason_of(error)})") from error
     return digest.hexdigest(), size
-
-
-def is_bomb(size: int, packed: int) -> bool:
-    """Whether so many bytes are very much more than what they are packed in, and too many to be held."""
-    return size > _MOST_RATIO * packed + MOST_IN_MEMORY
 
 
 @lru_cache(maxsize=2)

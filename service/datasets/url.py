@@ -5,11 +5,20 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 from fingerprint.errors import AudioErrorType
+
+# Bounds of what a web server may list: bytes of one folder's listing, folders below each other, and in all.
+_LISTING, _DEEPEST, _FOLDERS = 64 * 2**20, 32, 1_000_000
+
+
+class _Refused(Exception):
+    """What a web server asks for and does not get."""
 
 
 class Unreachable(OSError):
@@ -20,6 +29,9 @@ class Unreachable(OSError):
         while error.__cause__ is not None:  # of what a client says, the cause tells most
             error = error.__cause__
             missing = missing or isinstance(error, FileNotFoundError)
+        missing = missing and not isinstance(
+            error, _Refused
+        )  # which fsspec takes for a missing file
         reason = "no such file or folder" if missing else shown(str(error)) or type(error).__name__
         super().__init__(None, reason, url)
         self.type: AudioErrorType = "not-found" if missing else "undecodable"
@@ -108,13 +120,24 @@ class Url:
             return 0
 
     def files(self, unreadable: Callable[[OSError], None]) -> Iterator["Url"]:
-        """The files below a folder, top down, in order of name, without hidden ones."""
+        """The files below a folder, top down, in order of name, without hidden ones.
+
+        A server can list folders without end: `unreadable` is told where that is not followed.
+        """
+        yield from self._files(unreadable, 0, count(1))
+
+    def _files(
+        self, unreadable: Callable[[OSError], None], depth: int, folders_seen: "count[int]"
+    ) -> Iterator["Url"]:
+        store = _store(self.given, _LISTING)[0] if self._is_web else self._store
         try:
-            listed = self._store.ls(self.path, detail=True)
+            if depth > _DEEPEST or next(folders_seen) > _FOLDERS:
+                raise _Refused(f"more than {_DEEPEST} folders deep, or {_FOLDERS:,} folders")
+            listed = store.ls(self.path, detail=True)
         except Exception as error:
             unreadable(Unreachable(error, self))
             return
-        self._store.invalidate_cache(self.path)  # of millions of files it would be large
+        store.invalidate_cache(self.path)  # of millions of files it would be large
         found = sorted((posixpath.basename(it["name"].rstrip("/")), it) for it in listed)
         folders = []
         for name, it in found:
@@ -126,7 +149,7 @@ class Url:
             else:
                 yield Url(self.given, path, it.get("size") or 0)
         for folder in folders:
-            yield from folder.files(unreadable)
+            yield from folder._files(unreadable, depth + 1, folders_seen)
 
     def _read(self, path: str) -> str:
         """A path as it is meant: on a web server, it is a part of a URL."""
@@ -148,9 +171,40 @@ def shown(text: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _store(url: str) -> tuple[Any, str]:
-    """fsspec's client for a URL, and what it calls what is there."""
+def _store(url: str, most: int | None = None) -> tuple[Any, str]:
+    """fsspec's client for a URL, and what it calls what is there.
+
+    most : bytes that an answer of a web server may have
+    """
     from fsspec.core import url_to_fs
 
-    store, path = url_to_fs(url)
+    is_web = url.startswith(("http://", "https://"))
+    options = {"client_kwargs": {"trace_configs": [_bounds(most)]}} if is_web else {}
+    store, path = url_to_fs(url, **options)
     return store, str(path)
+
+
+@lru_cache
+def _bounds(most: int | None) -> Any:
+    """What aiohttp is given to follow no redirect to another host, and to read no more than that."""
+    import aiohttp
+
+    class Read(SimpleNamespace):
+        size = 0
+
+    async def redirected(session: Any, read: Any, request: Any) -> None:
+        here = request.url
+        there = here.join(type(here)(request.response.headers.get("Location", "")))
+        upgraded = (here.scheme, there.scheme, there.port) == ("http", "https", 443)
+        if there.host != here.host or (there.port != here.port and not upgraded):
+            raise _Refused(f"it leads to another server, {there.host}, which is not followed")
+
+    async def received(session: Any, read: Any, chunk: Any) -> None:
+        read.size += len(chunk.chunk)
+        if most is not None and read.size > most:
+            raise _Refused(f"the listing has more than {most / 2**20:,.0f} MiB")
+
+    config = aiohttp.TraceConfig(Read)
+    config.on_request_redirect.append(redirected)
+    config.on_response_chunk_received.append(received)
+    return config

@@ -1,19 +1,24 @@
 """Other metadata for recordings that are in the library, from the rows of a CSV file.
 
-A row names its recording by `id`, or else by `file`, the name of the file that it was ingested from. A
-cell that is empty leaves what is there, one that holds only `-` empties it. Codes are not touched.
+A row names its recording by `id`, or else by `file`, the path of the file that it was ingested from or the
+end of that path. A cell that is empty leaves what is there, one that holds only `-` empties it. Codes are
+not touched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from index.library import Library
+from index.recording import Recording
 from service.intake.ingest import ErrorObject
-from service.intake.metadata import EMPTY, MetadataTable, Row
+from service.intake.metadata import MetadataTable, Row, changes
+from service.intake.paths import Paths
 
 KEYS = ("id", "file")
+_WAIT = 3.0  # s, for another process that writes: an ingest writes a batch in less
 
 
 @dataclass(frozen=True)
@@ -34,21 +39,15 @@ def change(library: Library, table: MetadataTable) -> Iterator[Change]:
     """
     seen: dict[str, int] = {}
     outcomes = []
-    with library.writer() as writer:
+    by_file = _ByFile(library, [row.file for row in table.rows])
+    with library.writer(wait=_WAIT) as writer:
         for row in table.rows:
             try:
-                id = _recording_of(row, library)
+                recording = _recording_of(row, library, by_file)
+                id = recording.id
                 if id in seen:
                     raise ValueError(f"row {seen[id]} is about the same recording")
-                values = {
-                    name: None if value == EMPTY else value
-                    for name, value in row.fields.items()
-                    if name != "id"
-                }
-                for name in ("rightsholder", "rights"):
-                    if name in values and values[name] is None:
-                        raise ValueError(f"a recording cannot be without {name}")
-                _, changed = writer.change(id, values)
+                _, changed = writer.change(id, changes(row.fields, recording))
                 seen[id] = row.number
                 outcomes.append(Change(row.number, id, "changed" if changed else "unchanged"))
             except ValueError as error:
@@ -61,17 +60,42 @@ def change(library: Library, table: MetadataTable) -> Iterator[Change]:
     yield from outcomes
 
 
-def _recording_of(row: Row, library: Library) -> str:
-    """The id of the recording that a row is about. Raises ValueError if it is not clear."""
+class _ByFile:
+    """The recordings by the paths that a table's rows have for them."""
+
+    def __init__(self, library: Library, written: Sequence[str]) -> None:
+        self._library, self._written = library, written
+
+    def of(self, file: str) -> list[Recording]:
+        """The recordings that a path may mean."""
+        return self._library.named(file) or [
+            recording for path in self._paths[file] for recording in self._sources[path]
+        ]
+
+    @cached_property
+    def _sources(self) -> dict[Path, list[Recording]]:
+        sources: dict[Path, list[Recording]] = {}
+        for recording in self._library.every_recording():
+            sources.setdefault(Path(recording.source), []).append(recording)
+        return sources
+
+    @cached_property
+    def _paths(self) -> dict[str, list[Path]]:
+        meant = Paths(list(self._sources), []).of(self._written)
+        return {file: found for file, (found, _) in zip(self._written, meant, strict=True)}
+
+
+def _recording_of(row: Row, library: Library, by_file: _ByFile) -> Recording:
+    """The recording that a row is about. Raises ValueError if it is not clear."""
     if row.problem:
         raise ValueError(row.problem)
     if id := row.fields.get("id"):
         try:
-            return library.recording(id).id
+            return library.recording(id)
         except KeyError:
             raise ValueError(f"no recording {id!r}") from None
-    found = library.named(Path(row.file).name)
+    found = by_file.of(row.file)
     if len(found) != 1:
         count = f"{len(found)} recordings were" if found else "no recording was"
         raise ValueError(f"{count} ingested from a file named {row.file!r}; give its id")
-    return found[0].id
+    return found[0]

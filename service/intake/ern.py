@@ -1,20 +1,22 @@
-"""The sound recordings of a DDEX ERN 4 message: what a label says of the files that it delivers.
+"""The sound recordings of a DDEX ERN message: what a label says of the files that it delivers.
 
-Read are, for each SoundRecording of a NewReleaseMessage (4.1 to 4.3): its ISRC, title, artists, label,
-ISWC, duration, and the delivered audio files, previews left out. In 4.3 identifiers and files are those
-of its editions. Artists and labels are references into the message's PartyList.
+Read are, for each SoundRecording of a NewReleaseMessage (ERN 3, such as 3.8.2, and ERN 4): its ISRC, title,
+artists, label, ISWC, duration, and the delivered audio files, previews left out. In 4.3 identifiers and
+files are those of its editions, and artists and labels are references into the message's PartyList. In
+ERN 3 they are written out, in details by territory; those that hold worldwide count, or else the first.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from service.intake.metadata import MetadataError, MetadataTable, Row
+from service.intake.metadata import MetadataError, MetadataTable, Row, checked
 
-_ROOT = re.compile(r"\{http://ddex\.net/xml/ern/4\d*\}NewReleaseMessage")
+_ROOT = re.compile(r"\{http://ddex\.net/xml/ern/[34]\d*\}NewReleaseMessage")
+_BY_TERRITORY = "SoundRecordingDetailsByTerritory"  # of ERN 3
 _DURATION = re.compile(r"P(?:(\d+)D)?T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 _UNITS = (86400.0, 3600.0, 60.0, 1.0)
 
@@ -27,7 +29,7 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def load_message(path: Path) -> MetadataTable:
-    """The rows of a message, one for each file. Raises MetadataError if it is no ERN 4 message."""
+    """The rows of a message, one for each file. Raises MetadataError if it is no message of ERN 3 or 4."""
     try:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
     except OSError as error:
@@ -37,7 +39,7 @@ def load_message(path: Path) -> MetadataTable:
     except MetadataError as error:
         raise MetadataError(f"{path} cannot be used: {error}") from None
     if not _ROOT.fullmatch(root.tag):
-        raise MetadataError(f"{path} is no NewReleaseMessage of DDEX ERN 4, but {root.tag}")
+        raise MetadataError(f"{path} is no NewReleaseMessage of DDEX ERN 3 or 4, but {root.tag}")
     parties = {
         _text(party, "PartyReference"): _text(party, "PartyName/FullName")
         for party in _all(root, "PartyList/Party")
@@ -55,29 +57,55 @@ def _rows(
     number: int, recording: Element, parties: dict[str, str], labels: dict[str, str]
 ) -> Iterator[Row]:
     """One row for each audio file of a sound recording."""
-    editions = [recording, *_all(recording, "SoundRecordingEdition")]
+    local = sorted(
+        _all(recording, _BY_TERRITORY), key=lambda it: _text(it, "TerritoryCode") != "Worldwide"
+    )
+    editions = [recording, *_all(recording, "SoundRecordingEdition"), *local]
     fields = {
-        "isrc": next(filter(None, (_text(it, "ResourceId/ISRC") for it in editions)), ""),
-        "title": _title(recording),
-        "artist": _artist(recording, parties),
-        "label": labels.get(_text(recording, "ResourceReference")) or labels.get("", ""),
-        "iswc": _text(recording, "WorkId/ISWC"),
+        "isrc": _first(editions, "ResourceId/ISRC", "SoundRecordingId/ISRC"),
+        "title": _title(recording) or next(filter(None, map(_title, local)), ""),
+        "artist": next(filter(None, (_artist(it, parties) for it in editions)), ""),
+        "label": labels.get(_text(recording, "ResourceReference"))
+        or _first(local, "LabelName")
+        or labels.get("", ""),
+        "iswc": _first(
+            [recording],
+            *(
+                "WorkId/ISWC",
+                "IndirectSoundRecordingId/ISWC",
+                "ResourceMusicalWorkReferenceList/ISWC",
+            ),
+        ),
     }
-    known = {name: value for name, value in fields.items() if value}
+    known, problem = checked({name: value for name, value in fields.items() if value})
     seconds = _seconds(_text(recording, "Duration"))
     files = [
         file
         for edition in editions
-        for details in _all(edition, "TechnicalDetails")
+        for kind in ("TechnicalDetails", "TechnicalSoundRecordingDetails")
+        for details in _all(edition, kind)
         if _text(details, "IsPreview") != "true"
         for place in ("File", "DeliveryFile/File")
         for node in _all(details, place)
-        if (file := unquote(urlsplit(_text(node, "URI")).path).lstrip("/"))
+        if (file := _file(node))
     ]
-    for file in files:
-        yield Row(number, file, known, None, seconds)
+    for file in dict.fromkeys(files):
+        yield Row(number, file, known, problem, seconds)
     if not files:
         yield Row(number, "", known, "names no audio file", seconds)
+
+
+def _file(node: Element) -> str:
+    """The path of a delivered file: its URI of ERN 4, its URL or its folder and name of ERN 3."""
+    if uri := _text(node, "URI") or _text(node, "URL"):
+        return uri if "://" in uri else unquote(urlsplit(uri).path).lstrip("/")
+    folder, name = _text(node, "FilePath").replace("\\", "/"), _text(node, "FileName")
+    return f"{folder.strip('/')}/{name}".lstrip("/") if name else ""
+
+
+def _first(nodes: Iterable[Element], *paths: str) -> str:
+    """The first text there is at one of the paths below one of the nodes."""
+    return next(filter(None, (_text(node, path) for node in nodes for path in paths)), "")
 
 
 def _labels(root: Element, parties: dict[str, str]) -> dict[str, str]:
@@ -85,6 +113,7 @@ def _labels(root: Element, parties: dict[str, str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for release in [*_all(root, "ReleaseList/Release"), *_all(root, "ReleaseList/TrackRelease")]:
         label = parties.get(_text(release, "ReleaseLabelReference"), "")
+        label = label or _text(release, "ReleaseDetailsByTerritory/LabelName")
         track = release.tag.endswith("TrackRelease")
         resources = [_text(it, ".") for it in _all(release, "ReleaseResourceReference")]
         for reference in resources if track else [""]:
@@ -94,9 +123,15 @@ def _labels(root: Element, parties: dict[str, str]) -> dict[str, str]:
 
 
 def _title(recording: Element) -> str:
-    parts = (_text(recording, f"DisplayTitle/{name}") for name in ("TitleText", "SubTitle"))
-    title, subtitle = parts
-    return _text(recording, "DisplayTitleText") or title + (f" ({subtitle})" if subtitle else "")
+    if text := _text(recording, "DisplayTitleText"):
+        return text
+    titles = _all(recording, "Title")
+    titles.sort(key=lambda it: it.get("TitleType") not in ("DisplayTitle", "FormalTitle"))
+    for node in (*_all(recording, "DisplayTitle"), *titles, *_all(recording, "ReferenceTitle")):
+        if title := _text(node, "TitleText"):
+            subtitle = _text(node, "SubTitle")
+            return title + (f" ({subtitle})" if subtitle else "")
+    return ""
 
 
 def _artist(recording: Element, parties: dict[str, str]) -> str:
@@ -105,7 +140,10 @@ def _artist(recording: Element, parties: dict[str, str]) -> str:
         return int(number) if number.isdecimal() else 0
 
     artists = sorted(_all(recording, "DisplayArtist"), key=place)
-    names = [parties.get(_text(it, "ArtistPartyReference"), "") for it in artists]
+    names = [
+        parties.get(_text(it, "ArtistPartyReference"), "") or _text(it, "PartyName/FullName")
+        for it in artists
+    ]
     return _text(recording, "DisplayArtistName") or ", ".join(filter(None, names))
 
 

@@ -21,11 +21,13 @@ from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
 from index.library import Library
+from index.recording import Recording
 from index.writer import Writer
 from service.datasets.extensions import is_archive, is_sound
+from service.datasets.folders import files_below
 from service.datasets.source import OnDisk, Source, identify
-from service.datasets.walk import members
-from service.intake.metadata import MetadataError, MetadataTable, Row, describe
+from service.datasets.walk import Read, members, read_container
+from service.intake.metadata import MetadataError, MetadataTable, Row, changes, describe
 from service.presentation.formatting import as_text, printable
 
 # A commit writes and syncs a segment: often enough to lose little work to a power cut, seldom
@@ -54,10 +56,11 @@ class Outcome:
     """What became of one file; its fields are the keys of `earmark ingest --json`."""
 
     file: str
-    status: Literal["added", "unchanged", "failed"]
+    status: Literal["added", "changed", "unchanged", "failed"]
     recording: str | None = None
     error: ErrorObject | None = None
     duration: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,16 @@ class Candidate:
     """A sound to ingest, its size in bytes, what is known about it, how long it is said to last (s).
 
     Of one in an archive the path is as if the archive were a folder, and `member` its number there.
+    `name` is the path below the folder or archive that was given, `row` the fields that the metadata's row
+    has, `written` that row's path, if it was matched by its end alone.
     """
 
     path: Path
     size: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)
+    row: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    written: str = ""
     seconds: float | None = None
     archive: Path | None = None
     member: int = 0
@@ -85,15 +93,17 @@ def find_candidates(
     paths: Sequence[Path],
     given: Mapping[str, str],
     table: MetadataTable | None = None,
+    read: Read = read_container,
 ) -> tuple[list[Candidate], list[Outcome], list[Row]]:
     """The audio files at `paths`, each once, with their fields; what failed; rows of no file.
 
-    `given` are the fields that hold for all files unless a row of `table` says otherwise.
+    `given` are the fields that hold for all files unless a row of `table` says otherwise;
+    `read` reads archives.
     """
     failures: list[Outcome] = []
     files: dict[object, Candidate] = {}
     for path in paths:
-        for it in _sounds_at(path, failures):
+        for it in _sounds_at(path, failures, read):
             files.setdefault(
                 (it.archive, it.member) if it.archive else os.path.realpath(it.path), it
             )
@@ -123,7 +133,10 @@ def find_candidates(
             failures.append(failed(file, "metadata", where + problem))
         else:
             seconds = row.seconds if row else None
-            candidates.append(replace(it, size=size, fields=fields, seconds=seconds))
+            said = row.fields if row else {}
+            written = row.file if row and row.by_name else ""
+            it = replace(it, size=size, fields=fields, row=said, seconds=seconds, written=written)
+            candidates.append(it)
     failures += [
         failed(table.path, "metadata", f"{table.where(row)}: {row.problem}")
         for row in unused
@@ -132,21 +145,28 @@ def find_candidates(
     return candidates, failures, [row for row in unused if not row.problem]
 
 
-def _sounds_at(path: Path, failures: list[Outcome]) -> Iterator[Candidate]:
+def _sounds_at(path: Path, failures: list[Outcome], read: Read) -> Iterator[Candidate]:
     """What there is to ingest at a path: a file, the sounds of a folder or those of an archive."""
     if not (is_archive(path.name) and os.path.isfile(path)):
-        yield from map(Candidate, _files_at(path, failures))
+        for file in _files_at(path, failures):
+            yield Candidate(file, name=file.name if file == path else _below(file, path))
         return
     count = 0
-    for member in members(path):
+    for member in members(path, read):
         count += 1
         file = _inside(path, member.member) if member.member else path
         if member.problem is not None:
             failures.append(failed(file, member.problem.type, member.problem.detail))
         else:
-            yield Candidate(file, member.weight, archive=path, member=member.index)
+            name = _below(file, path)
+            yield Candidate(file, member.weight, name=name, archive=path, member=member.index)
     if not count:
         failures.append(failed(path, "not-found", f"{path}: no audio file in this archive"))
+
+
+def _below(file: Path, folder: Path) -> str:
+    """A file's path below a folder, with slashes."""
+    return file.relative_to(folder).as_posix()
 
 
 def _inside(archive: Path, name: str) -> Path:
@@ -171,12 +191,10 @@ def _files_at(path: Path, failures: list[Outcome]) -> Iterator[Path]:
         failures.append(failed(error.filename, "not-found", f"{error.filename}: {error.strerror}"))
 
     before = len(failures)
-    for folder, folders, names in os.walk(path, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and is_sound(name):
-                count += 1
-                yield Path(folder, name)
+    for file in files_below(path, unreadable):
+        if is_sound(file.name):
+            count += 1
+            yield file
     if not count and len(failures) == before:
         failures.append(failed(path, "not-found", f"{path}: no audio file in this folder"))
 
@@ -192,55 +210,91 @@ def ingest(
     stop: Event,
     owner: str | None = None,
     private: bool = False,
+    read: Read = read_container,
     on_read: Callable[[Candidate], None] = lambda candidate: None,
+    on_nameless: Callable[[Candidate], None] = lambda candidate: None,
 ) -> Iterator[Outcome]:
     """Add the candidates to the library; yields each one's outcome, batch by committed batch.
+
+    A recording that is there already gets what its row says of it, if it is the owner's.
 
     When `stop` is set, the files in hand are finished and committed and no other is begun.
 
     make : makes a sound's fingerprint, `jobs` of them at a time
     writing : gives the library's writer, for each batch
     owner, private : whose the recordings become, and whether they answer nobody else
+    read : reads archives, as `members` is given it
     on_read : told of a candidate that has been dealt with but is not yet committed
+    on_nameless : told of one of which neither the metadata nor its tags say a title or an artist
     """
+    written: set[str] = set()  # ids of what this ingest added or changed
 
-    def prepare(candidate: Candidate, source: Source) -> Fingerprint | Outcome:
-        """A sound's fingerprint, or its outcome where it is already there or cannot be read."""
+    def prepare(candidate: Candidate, source: Source) -> Fingerprint | Recording | Outcome:
+        """A sound's fingerprint, the recording to change, or its outcome where there is nothing to do."""
         path = candidate.path
         try:
             sha256, _ = identify(source, as_text(path), limits)
             known = library.find(sha256, owner)
+            if known is not None and candidate.row and owner in (None, known.owner):
+                return known
             if known is not None:
                 return Outcome(as_text(path), "unchanged", known.id, duration=known.duration)
-            return make(source, as_text(path.name))
+            return make(source, as_text(path))
         except AudioError as error:
             return failed(path, error.type, error.detail, error.seconds)
 
     def add(writer: Writer, candidate: Candidate, made: Fingerprint) -> Outcome:
         try:
             _require_length(candidate, made)
-            said = describe(as_text(candidate.path.name), made.tags, candidate.fields)
+            name = as_text(candidate.name or candidate.path.name)
+            said = describe(name, made.tags, candidate.fields)
             recording, added = writer.add(made, replace(said, owner=owner, private=private))
+            written.add(recording.id)
+            if added and not (said.title or said.artist):
+                on_nameless(candidate)
         except ValueError as error:
             return failed(candidate.path, "metadata", f"{candidate.path}: {error}")
         status: Literal["added", "unchanged"] = "added" if added else "unchanged"
-        return Outcome(as_text(candidate.path), status, recording.id, duration=recording.duration)
+        return Outcome(
+            as_text(candidate.path),
+            status,
+            recording.id,
+            duration=recording.duration,
+            notes=tuple(filter(None, (made.damage, *made.notes))),
+        )
 
-    def commit(batch: list[tuple[Candidate, Fingerprint | Outcome]]) -> list[Outcome]:
+    def update(writer: Writer, candidate: Candidate, known: Recording) -> Outcome:
+        status: Literal["changed", "unchanged"] = "unchanged"
+        try:
+            if (
+                known.id not in written
+                and writer.change(known.id, changes(candidate.row, known))[1]
+            ):
+                status = "changed"
+            written.add(known.id)
+        except ValueError as error:
+            return failed(candidate.path, "metadata", f"{candidate.path}: {error}")
+        return Outcome(as_text(candidate.path), status, known.id, duration=known.duration)
+
+    def commit(batch: list[tuple[Candidate, Fingerprint | Recording | Outcome]]) -> list[Outcome]:
         if all(isinstance(made, Outcome) for _, made in batch):
             return [made for _, made in batch if isinstance(made, Outcome)]
         with writing() as writer:
             outcomes = [
-                made if isinstance(made, Outcome) else add(writer, candidate, made)
+                made
+                if isinstance(made, Outcome)
+                else update(writer, candidate, made)
+                if isinstance(made, Recording)
+                else add(writer, candidate, made)
                 for candidate, made in batch
             ]
             writer.commit()
         return outcomes
 
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = _opened(candidates)
-        running: dict[Future[Fingerprint | Outcome], Candidate] = {}
-        batch: list[tuple[Candidate, Fingerprint | Outcome]] = []
+        waiting = _opened(candidates, read)
+        running: dict[Future[Fingerprint | Recording | Outcome], Candidate] = {}
+        batch: list[tuple[Candidate, Fingerprint | Recording | Outcome]] = []
         committed = time.monotonic()
         while True:
             while len(running) < 2 * jobs and not stop.is_set():
@@ -274,14 +328,32 @@ def made_here(encoder: Encoder, limits: Limits) -> Make:
     return make
 
 
-def _opened(candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Source]]:
+def whole_only(make: Make) -> Make:
+    """Makes fingerprints, of sounds of which all can be decoded that they state."""
+
+    def make_whole(source: Source, name: str) -> Fingerprint:
+        made = make(source, name)
+        require_whole(made, "--allow-damaged")
+        return made
+
+    return make_whole
+
+
+def require_whole(made: Fingerprint, option: str) -> None:
+    """Raises AudioError for a sound that is damaged, which names the option to take it all the same."""
+    if made.damage is not None:
+        detail = f"{made.source}: is damaged: {made.damage}; copy it again, or take what is there"
+        raise AudioError("undecodable", f"{detail} with {option}", made.duration)
+
+
+def _opened(candidates: Iterable[Candidate], read: Read) -> Iterator[tuple[Candidate, Source]]:
     """Candidates with where their bytes are; those in an archive are read in passing."""
     for archive, some in groupby(candidates, key=lambda it: it.archive):
         if archive is None:
             yield from ((it, OnDisk(it.path)) for it in some)
             continue
         wanted = {it.member: it for it in some}
-        for member in members(archive):
+        for member in members(archive, read):
             if member.source is not None and member.index in wanted:
                 yield wanted[member.index], member.source
 

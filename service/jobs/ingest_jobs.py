@@ -5,6 +5,7 @@ after a kill: what is in the library is known by its content, and what was said 
 """
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -17,9 +18,10 @@ from index.database import Text
 from service.datasets.extensions import ARCHIVES
 from service.intake.metadata import MetadataError, MetadataTable
 from service.jobs.job_table import Jobs, State, plain_name
+from service.runtime.asker import Asker
+from service.runtime.errors import InvalidField, NotTaken, TooMuch
+from service.runtime.quotas import Quotas
 from service.runtime.settings import Settings
-from service.web.auth import Asker, Quotas
-from service.web.problems import ProblemError, invalid
 
 # Of a metadata file: it is held in memory as a whole.
 _MOST_METADATA = 16 * 2**20  # bytes
@@ -51,9 +53,12 @@ class IngestEntry(BaseModel):
     name: str = Field(description="Of the archive, as it was sent.")
     state: State
     done: int = Field(
-        description="Files that have been dealt with so far: the sum of the next three."
+        description="Files that have been dealt with so far: the sum of the next four."
     )
     added: int
+    changed: int = Field(
+        description="Files that were there already, of which the metadata said more."
+    )
     unchanged: int = Field(description="Files of audio that was already there.")
     failed: int
     failures: list[FailedFile] = Field(
@@ -65,9 +70,10 @@ class IngestEntry(BaseModel):
 
 
 class IngestPage(BaseModel):
-    """The ingests that are there, the newest first; of each, up to ten of its failures."""
+    """Some of the ingests, the newest first, and where the next ones start; of each, up to ten failures."""
 
     ingests: list[IngestEntry]
+    next_cursor: str | None
 
 
 class Ingests(Jobs):
@@ -78,7 +84,6 @@ class Ingests(Jobs):
     def __init__(self, settings: Settings, quotas: Quotas) -> None:
         super().__init__(
             settings,
-            settings.ingests,
             at_once=1,  # a library has one writer, and each takes all cores
             per_owner=settings.ingests_per_owner,
             keep=settings.keep_ingests,
@@ -105,17 +110,15 @@ class Ingests(Jobs):
     ) -> IngestEntry:
         """Ask for an ingest of an upload; `fields` hold for all files unless the metadata says otherwise.
 
-        Raises a 415 for what is no archive by its name, a 422 for metadata that cannot be used or where
-        there is no rights basis, and what `Jobs.add` does.
+        Raises NotTaken for what is no archive by its name, InvalidField for metadata that cannot be used or
+        where there is no rights basis, and what `Jobs.add` does.
         """
         suffix = next(
             (it for it in sorted(ARCHIVES, key=len, reverse=True) if name.lower().endswith(it)),
             None,
         )
         if suffix is None:
-            raise ProblemError(
-                415, f"{name}: is no archive by its name; send one of {', '.join(ARCHIVES)}"
-            )
+            raise NotTaken(f"{name}: is no archive by its name; send one of {', '.join(ARCHIVES)}")
         sent = {plain_name(name, f"archive{suffix}"): archive} | (
             {_METADATA: metadata} if metadata else {}
         )
@@ -127,24 +130,25 @@ class Ingests(Jobs):
         return self._entry(self.add(sent, name, options, asker, _check_rights(fields)))
 
     def get(self, id: str, asker: Asker) -> IngestEntry:
-        """An ingest. Raises a 404 where there is none that the asker may see."""
+        """An ingest. Raises NotFound where there is none that the asker may see."""
         return self._entry(self.row(id, asker))
 
-    def all(self, asker: Asker) -> list[IngestEntry]:
-        """The ingests that the asker may see, the newest first, with some of their failures."""
-        return [self._entry(row, 10) for row in self.rows(asker)]
+    def page(self, asker: Asker, cursor: str | None = None) -> IngestPage:
+        """A page of the ingests that the asker may see, the newest first, with some of their failures."""
+        rows, more = self.rows(asker, cursor)
+        return IngestPage(ingests=self._entries(rows, 10), next_cursor=more)
 
-    def command(self, row: sql.Row, folder: Path) -> Sequence[str]:
+    def command(self, row: sql.Row) -> Sequence[str]:
         """`earmark ingest`, for the asker."""
-        metadata = folder / _METADATA
+        has_table = (self._folder / row.id / _METADATA).is_file()
         said = {
             **{name.replace("_", "-"): value for name, value in row.options["fields"].items()},
-            "metadata": str(metadata) if metadata.is_file() else None,
+            "metadata": _METADATA if has_table else None,
             "owner": row.owner or None,
             "key": row.options["key"],
         }
         return [
-            *("ingest", str(folder / row.file), "--job", "--json"),
+            *("ingest", row.file, "--job", "--json"),
             *(f"--{name}={value}" for name, value in said.items() if value is not None),
             *(("--private",) if row.options["private"] else ()),
         ]
@@ -153,8 +157,7 @@ class Ingests(Jobs):
         """Take note of what has become of a file, and count its sound; end the job if that was too much."""
         outcome = json.loads(line)
         error = outcome["error"] or {"type": None, "detail": ""}
-        here = f"{self._folder / row.id}/"
-        file, detail = outcome["file"].replace(here, ""), error["detail"].replace(here, "")
+        file, detail = outcome["file"], self._without_paths(error["detail"], row.id)
         if file == _METADATA:  # of which each row may fail
             file = detail.partition(":")[0]
         if len(file) > _LONGEST_NAME:
@@ -171,65 +174,78 @@ class Ingests(Jobs):
             is_new = connection.execute(sql.select(self._files.c.file).where(*said)).first() is None
             if is_new:
                 connection.execute(sql.insert(self._files).values(note))
-        if is_new and outcome["status"] != "unchanged":
+        if is_new and outcome["status"] not in ("changed", "unchanged"):
             self._quotas.audio(row.options["key"], outcome["duration"] or 0)
             try:
                 self._quotas.require_audio(row.options["key"])
-            except ProblemError as used_up:
+            except TooMuch as used_up:
                 again = "what was added stays: send it again when there is more"
-                self.end(row.id, "failed", f"{used_up.detail}; {again}")
+                self.end(row.id, "failed", f"{used_up}; {again}")
 
     def forget(self, connection: sql.Connection, ids: Collection[str]) -> None:
         """Delete what is noted about ingests, and about their files."""
-        connection.execute(sql.delete(self._files).where(self._files.c.ingest.in_(ids)))
+        if ids:
+            these = self._files.c.ingest == sql.bindparam("gone")
+            connection.execute(sql.delete(self._files).where(these), [{"gone": id} for id in ids])
         super().forget(connection, ids)
 
-    def _entry(self, row: sql.Row, most: int = _MOST_FAILURES) -> IngestEntry:
+    def _entry(self, row: sql.Row) -> IngestEntry:
+        return self._entries([row], _MOST_FAILURES)[0]
+
+    def _entries(self, rows: Sequence[sql.Row], most: int) -> list[IngestEntry]:
+        """Ingests with their counts and, of each, so many failures: in two queries in all."""
         files = self._files.c
-        mine = files.ingest == row.id
-        with self._begin() as connection:
-            counting = sql.select(files.status, sql.func.count().label("count")).where(mine)
-            counted = connection.execute(counting.group_by(files.status)).mappings()
-            counts = {it["status"]: int(it["count"]) for it in counted}
-            failed = connection.execute(
-                sql.select(self._files)
-                .where(mine, files.status == "failed")
-                .order_by(files.file)
-                .limit(most)
-            ).all()
-        return IngestEntry(
-            id=row.id,
-            name=row.name,
-            state=row.state,
-            done=sum(counts.values()),
-            added=counts.get("added", 0),
-            unchanged=counts.get("unchanged", 0),
-            failed=counts.get("failed", 0),
-            failures=[
-                FailedFile(file=it.file, error=FileError(type=it.type, detail=it.detail))
-                for it in failed
-            ],
-            error=row.error,
-            created_at=row.created_at,
-            finished_at=row.finished_at,
+        mine = files.ingest.in_([row.id for row in rows])
+        rank = sql.func.row_number().over(partition_by=files.ingest, order_by=files.file)
+        ranked = (
+            sql.select(self._files, rank.label("rank"))
+            .where(mine, files.status == "failed")
+            .subquery()
         )
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        failures: dict[str, list[FailedFile]] = defaultdict(list)
+        with self._begin() as connection:
+            counting = sql.select(files.ingest, files.status, sql.func.count().label("files"))
+            for it in connection.execute(counting.where(mine).group_by(files.ingest, files.status)):
+                counts[it.ingest][it.status] = int(it.files)
+            failed = sql.select(ranked).where(ranked.c.rank <= most)
+            for it in connection.execute(failed.order_by(ranked.c.ingest, ranked.c.rank)):
+                error = FileError(type=it.type, detail=it.detail)
+                failures[it.ingest].append(FailedFile(file=it.file, error=error))
+        return [
+            IngestEntry(
+                id=row.id,
+                name=row.name,
+                state=row.state,
+                done=counts[row.id].total(),
+                added=counts[row.id]["added"],
+                changed=counts[row.id]["changed"],
+                unchanged=counts[row.id]["unchanged"],
+                failed=counts[row.id]["failed"],
+                failures=failures[row.id],
+                error=row.error,
+                created_at=row.created_at,
+                finished_at=row.finished_at,
+            )
+            for row in rows
+        ]
 
 
 def _check_rights(fields: Mapping[str, Any]) -> Callable[[Path], None]:
-    """What raises a 422 if the metadata that was sent is unsound, or a rights basis is missing."""
+    """What raises InvalidField if the metadata that was sent is unsound, or a rights basis is missing."""
 
     def check(folder: Path) -> None:
         path, table = folder / _METADATA, None
         if path.is_file():
             if path.stat().st_size > _MOST_METADATA:
                 most = f"more than {_MOST_METADATA >> 20} MiB are not taken; send parts"
-                raise invalid("metadata", most)
+                raise InvalidField("metadata", most)
             try:
                 table = MetadataTable.load(path)
             except MetadataError as error:
-                raise invalid("metadata", str(error).replace(f"{folder}/", "")) from error
+                raise InvalidField("metadata", str(error).replace(f"{folder}/", "")) from error
         for name in ("rightsholder", "rights"):
             if name not in fields and (table is None or table.lacking(name)):
-                raise invalid(name, "is needed, here or in every row of the metadata")
+                raise InvalidField(name, "is needed, here or in every row of the metadata")
 
     return check

@@ -1,6 +1,6 @@
 """Scans that are asked for over HTTP: jobs that run `earmark scan --resume` as whose key it is.
 
-<scans>/<id>/report/       with the scan's journal, which sees to it that nothing is done twice
+<library>/jobs/scans/<id>/report/       with the scan's journal, so that nothing is done twice
 """
 
 import json
@@ -15,12 +15,11 @@ from pydantic import BaseModel, Field
 
 from service.datasets.extensions import AUDIO_EXTENSIONS, CONTAINERS
 from service.jobs.job_table import Jobs, State, plain_name
+from service.runtime.asker import Asker
+from service.runtime.errors import NotFound, NotTaken
 from service.runtime.settings import Settings
 from service.scan.journal import FILE as JOURNAL
-from service.scan.journal import LOCK
-from service.scan.report_tables import SUMMARY
-from service.web.auth import Asker
-from service.web.problems import ProblemError
+from service.scan.journal import LOCK, SUMMARY
 
 REPORT_FILES = frozenset(
     {
@@ -50,9 +49,10 @@ class ScanEntry(BaseModel):
 
 
 class ScanPage(BaseModel):
-    """The scans that are there, the newest first."""
+    """Some of the scans, the newest first, and where the next ones start."""
 
     scans: list[ScanEntry]
+    next_cursor: str | None
 
 
 class Scans(Jobs):
@@ -63,7 +63,6 @@ class Scans(Jobs):
     def __init__(self, settings: Settings) -> None:
         super().__init__(
             settings,
-            settings.scans,
             at_once=settings.scans_at_once,
             per_owner=settings.scans_per_owner,
             keep=settings.keep_scans,
@@ -72,37 +71,37 @@ class Scans(Jobs):
     def ask(self, upload: BinaryIO, name: str, options: dict[str, bool], asker: Asker) -> ScanEntry:
         """Ask for a scan of an upload.
 
-        Raises a 415 for what is no dataset by its name, and what `Jobs.add` does.
+        Raises NotTaken for what is no dataset by its name, and what `Jobs.add` does.
         """
         suffix = _suffix(name)
         if suffix is None:
-            raise ProblemError(
-                415,
-                f"{name}: is no dataset by its name; send one of {', '.join(CONTAINERS)}, or a sound",
+            raise NotTaken(
+                f"{name}: is no dataset by its name; send one of {', '.join(CONTAINERS)}, or a sound"
             )
         file = plain_name(name, f"dataset{suffix}")
         return self._entry(self.add({file: upload}, name, options, asker))
 
     def get(self, id: str, asker: Asker) -> ScanEntry:
-        """A scan. Raises a 404 where there is none that the asker may see."""
+        """A scan. Raises NotFound where there is none that the asker may see."""
         return self._entry(self.row(id, asker))
 
-    def all(self, asker: Asker) -> list[ScanEntry]:
-        """The scans that the asker may see, the newest first."""
-        return [self._entry(row) for row in self.rows(asker)]
+    def page(self, asker: Asker, cursor: str | None = None) -> ScanPage:
+        """A page of the scans that the asker may see, the newest first."""
+        rows, more = self.rows(asker, cursor)
+        return ScanPage(scans=[self._entry(row) for row in rows], next_cursor=more)
 
     def report(self, id: str, name: str, asker: Asker) -> Path:
-        """A file of a scan's report. Raises a 404."""
+        """A file of a scan's report. Raises NotFound."""
         self.row(id, asker)
         path = self._folder / id / "report" / name
         if name not in REPORT_FILES or not path.is_file():
-            raise ProblemError(404, f"scan {id} has no {name}, or not yet")
+            raise NotFound(f"scan {id} has no {name}, or not yet")
         return path
 
-    def command(self, row: sql.Row, folder: Path) -> Sequence[str]:
+    def command(self, row: sql.Row) -> Sequence[str]:
         """`earmark scan`, as the asker sees the library."""
         return [
-            *("scan", str(folder / row.file), "--report", str(folder / "report"), "--resume"),
+            *("scan", row.file, "--report", "report", "--resume"),
             *(f"--{name}" for name, wanted in row.options.items() if wanted),
             *(("--owner", row.seen_by) if row.seen_by is not None else ()),
         ]
@@ -146,7 +145,8 @@ def files_heard(journal: Path) -> int:
     """Members that a scan's journal has."""
     if not journal.is_file():
         return 0
-    engine = sql.create_engine(f"sqlite:///{journal}", connect_args={"timeout": 5})
+    url = sql.URL.create("sqlite", database=str(journal))
+    engine = sql.create_engine(url, connect_args={"timeout": 5})
     with suppress(sql.exc.DBAPIError), engine.connect() as connection:
         return int(connection.exec_driver_sql("SELECT count(*) FROM members").scalar_one())
     return 0

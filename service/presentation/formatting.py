@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.query.answer import Match
 
-_POWERS = (
-    (1e12, "trillion"),
-    (1e9, "billion"),
-    (1e6, "million"),
-    (1e3, "thousand"),
-)
-# Smaller than this, the tail of the score's distribution is not known well enough to name a figure.
-_LEAST = 1e-15
+_PLACES = 4  # other places of a recording that are named in words
 # What Python makes of bytes in a file's name that are no UTF-8.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -36,18 +29,19 @@ def span(start: float, end: float) -> str:
     return f"{clock(start)} to {clock(end)}"
 
 
-def chance(e_value: float) -> str:
-    """The chance that a match this strong is an accident, as odds: `1 in 3 million`.
+def chance(match: "Match") -> str:
+    """How often unrelated music came as close in a test: `none of 1,500 unrelated clips came this close`.
 
-    E matches are expected by chance, so at least one comes up with probability 1 - exp(-E).
+    Nothing is said that no test has seen; the E-value in JSON is computed, also beyond that.
     """
-    if e_value < _LEAST:
-        return "less than 1 in 1000 trillion"
-    odds = 1 / -math.expm1(-e_value)
-    for power, name in _POWERS:
-        if odds >= power:
-            return f"1 in {_two_digits(odds / power)} {name}"
-    return f"1 in {_two_digits(odds)}"
+    if match.same_file:
+        return "the same file, byte for byte"
+    if match.tested_clips is None:
+        return "not tested"
+    if match.tested_closer is None:
+        return f"many of {match.tested_clips:,} unrelated clips came this close"
+    count = f"{match.tested_closer:,}" if match.tested_closer else "none"
+    return f"{count} of {match.tested_clips:,} unrelated clips came this close"
 
 
 def doubt(match: "Match") -> str:
@@ -60,12 +54,23 @@ def doubt(match: "Match") -> str:
 
 
 def in_words(match: "Match") -> dict[str, str]:
-    """A match in words: where in the clip, of what of the recording, how changed, its chance, its doubt."""
+    """A match in words.
+
+    where : in the clip
+    of, repeats : in the recording, and where else in it the same audio is
+    changed : how the clip differs in tempo and pitch
+    chance : how often unrelated music came as close in a test
+    weight : the likelihood ratio; empty if none applies
+    doubt : why it is for review, if chance is not the reason
+    """
     return {
-        "where": span(match.query_start, match.query_end),
+        "where": span(match.query_start, match.query_end)
+        + (f", track {match.track}" if match.track else ""),
         "of": span(match.reference_start, match.reference_end),
-        "changed": change(match.tempo, match.pitch_semitones),
-        "chance": chance(match.e_value),
+        "repeats": repeated(match),
+        "changed": change(match),
+        "chance": chance(match),
+        "weight": weight(match.likelihood_ratio),
         "doubt": doubt(match),
     }
 
@@ -82,16 +87,58 @@ def _two_digits(value: float) -> str:
     return f"{float(f'{value:.2g}'):.15g}"
 
 
-def change(tempo: float, pitch_semitones: float) -> str:
-    """How the clip was altered: `6 % faster, 1.0 semitones up`, or `none`."""
+def change(match: "Match") -> str:
+    """How the clip was altered: `3 % faster (2.6 to 3.4), 1.0 semitones up (0.9 to 1.1)`, or `none`.
+
+    Intervals hold 95 %. What an interval does not tell from no change is not said.
+    """
+    if not match.changed:
+        return "none" if match.same_file or match.tempo_low is not None else "not measured"
     parts = []
-    percent = (tempo - 1) * 100
-    if abs(percent) >= 0.5:
-        parts.append(f"{abs(percent):.0f} % {'faster' if percent > 0 else 'slower'}")
-    if abs(pitch_semitones) >= 0.1:
-        direction = "up" if pitch_semitones > 0 else "down"
-        parts.append(f"{abs(pitch_semitones):.1f} semitones {direction}")
+    low, high = match.tempo_low, match.tempo_high
+    if low is not None and high is not None and not low <= 1 <= high:
+        ends = sorted(abs(100 * (end - 1)) for end in (low, high))
+        digits = _digits(ends[1] - ends[0])
+        word = "faster" if match.tempo > 1 else "slower"
+        parts.append(
+            f"{abs(100 * (match.tempo - 1)):.{digits}f} % {word} "
+            f"({ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
+        )
+    low, high = match.pitch_low, match.pitch_high
+    if low is not None and high is not None and not low <= 0 <= high:
+        ends = sorted((abs(low), abs(high)))
+        word = "up" if match.pitch_semitones > 0 else "down"
+        parts.append(
+            f"{abs(match.pitch_semitones):.1f} semitones {word} ({ends[0]:.1f} to {ends[1]:.1f})"
+        )
     return ", ".join(parts) or "none"
+
+
+def weight(likelihood_ratio: float | None) -> str:
+    """How much more probable this is of a copy than of other music: `at least 1,000 times more probable`.
+
+    Rounded down to a power of ten, which is as much as such a figure is worth.
+    """
+    if likelihood_ratio is None or not 0 < likelihood_ratio < math.inf:
+        return ""
+    power = math.floor(math.log10(likelihood_ratio) + 1e-9)
+    if power < 0:
+        return "less probable"
+    return f"at least {10**power:,} times more probable" if power else "hardly more probable"
+
+
+def _digits(width: float) -> int:
+    """Decimals of a percentage that an interval of this width is worth."""
+    return 0 if width >= 5 else 1 if width >= 0.2 else 2
+
+
+def repeated(match: "Match") -> str:
+    """Where else in the recording the same audio is, if anywhere; the first few places."""
+    if not match.repeats:
+        return ""
+    places = ", ".join(clock(start) for start, _ in match.repeats[:_PLACES])
+    more = len(match.repeats) - _PLACES
+    return f"also at {places}" + (f" and {more} more places" if more > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import jinja2
 
-from service.presentation.formatting import chance, clock, percent
+from service.presentation.formatting import clock, percent
 
 
 def templates() -> jinja2.Environment:
@@ -14,5 +14,5 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"clock": clock, "chance": chance, "percent": percent}
+    environment.filters |= {"clock": clock, "percent": percent}
     return environment

@@ -1,17 +1,11 @@
 """A clip to its answer: the contract's JSON, made in one place for the command and the server."""
 
-import hashlib
 import math
 import re
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import BinaryIO, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,7 +26,7 @@ STANDARD_INPUT = "-"
 _FINGERPRINT_REST = 2**20
 # Seconds by which a fingerprint may begin or end beside its audio, with much to spare.
 _MOST_PADDING = 10.0
-_TIME_DIGITS = 3
+TIME_DIGITS = 3
 
 ErrorType = Literal[
     "not-found", "undecodable", "too-short", "silent", "too-long", "too-large", "timeout"
@@ -75,8 +69,49 @@ class Match(BaseModel):
     query_end: float
     reference_start: float
     reference_end: float
-    tempo: float = Field(description="Reference seconds that pass per query second.")
-    pitch_semitones: float = Field(description="The clip's pitch above the reference's.")
+    tempo: float = Field(
+        description="Reference seconds that pass per query second; 1 unless a change is beyond doubt."
+    )
+    tempo_low: float | None = Field(
+        default=None,
+        description="Ends of the 95 % interval of the tempo; null for a fingerprint that keeps no levels.",
+    )
+    tempo_high: float | None = None
+    pitch_semitones: float = Field(
+        description="The clip's pitch above the reference's; 0 unless a change is beyond doubt."
+    )
+    pitch_low: float | None = Field(
+        default=None, description="Ends of the 95 % interval of the pitch; null likewise."
+    )
+    pitch_high: float | None = None
+    changed: bool = Field(
+        default=False,
+        description="Whether one of the intervals excludes that nothing was changed.",
+    )
+    likelihood_ratio: float | None = Field(
+        default=None,
+        description="How many times as likely such a score is of a copy as of unrelated music, never above "
+        "what its validation supports; null where none applies.",
+    )
+    tested_clips: int | None = Field(
+        default=None,
+        description="Unrelated clips that this calibration was tested with; null where it was not.",
+    )
+    tested_closer: int | None = Field(
+        default=None, description="How many of them came this close or closer."
+    )
+    same_file: bool = Field(
+        default=False, description="Whether the clip is the file that was ingested, byte for byte."
+    )
+    repeats: list[tuple[float, float]] = Field(
+        default_factory=list,
+        description="Other places of the recording with the same audio, start and end: the clip "
+        "may be of any.",
+    )
+    track: int | None = Field(
+        default=None,
+        description="Number of the sound track, counted from 1; null if the file has only one.",
+    )
     shared_start: float | None = Field(
         default=None,
         exclude_if=_is_none,
@@ -92,6 +127,13 @@ class Match(BaseModel):
         description="Whether the clip is less alike than a copy of this recording would be: then it is most "
         "likely another version of the same music, and for review. Only told if it is.",
     )
+
+    def later(self, seconds: float) -> Self:
+        """The same in a sound that began so much earlier."""
+        names = ("query_start", "query_end", "shared_start", "shared_end")
+        times = {name: getattr(self, name) for name in names}
+        moved = {name: round(at + seconds, 3) for name, at in times.items() if at is not None}
+        return self.model_copy(update=moved)
 
 
 class ClipError(BaseModel):
@@ -123,6 +165,14 @@ class Answer(BaseModel):
     error: ClipError | None
     matches: list[Match] = Field(
         description="Best first; segments of one recording are separate entries."
+    )
+    undecoded_seconds: float = Field(
+        default=0.0,
+        description="Stated by the file, and not heard because they could not be decoded.",
+    )
+    notes: list[str] = Field(
+        default=[],
+        description="What else of the clip was not heard, or is odd about it; a sentence each.",
     )
     library: LibraryState
     encoder: str = Field(description="Id of the encoder that made the fingerprints.")
@@ -176,7 +226,7 @@ def load_fingerprint(data: bytes, name: str, encoder: Encoder, limits: Limits) -
     if not sane:
         raise AudioError("undecodable", f"{name}: is not the fingerprint of a clip")
     if made.duration > limits.max_seconds:
-        raise AudioError("too-long", f"{name}: is of more than {limits.max_seconds:g} s")
+        raise limits.too_long(name)
     return made
 
 
@@ -199,129 +249,63 @@ def answer(
 ) -> Answer:
     """Look a fingerprint up, in what `owner` sees; `spent` is what making it took already, in seconds."""
     started = time.perf_counter()
-    matches, snapshot = library.search(
-        made, max_e_value=max_e_value, hypotheses=hypotheses, owner=owner
-    )
+    matches: list[Match] = []
+    for of_track in made.tracks:
+        found, snapshot = library.search(
+            of_track, max_e_value=max_e_value, hypotheses=hypotheses, owner=owner
+        )
+        matches += [match_of(match, of_track.track) for match in found]
+    undecoded, notes = unheard(made)
     return Answer(
         clip=clip,
         sha256=made.sha256,
-        duration=round(made.duration, _TIME_DIGITS),
+        duration=round(max(it.duration for it in made.tracks), TIME_DIGITS),
         error=None,
-        matches=[match_of(match) for match in matches],
-        library=_state(snapshot),
+        matches=best_first(matches) if made.others else matches,
+        undecoded_seconds=undecoded,
+        notes=notes,
+        library=state_of(snapshot),
         encoder=made.encoder,
-        elapsed_ms=_milliseconds(spent + time.perf_counter() - started),
+        elapsed_ms=milliseconds(spent + time.perf_counter() - started),
     )
 
 
-def match_of(found: Found) -> Match:
+def unheard(made: Fingerprint) -> tuple[float, list[str]]:
+    """Seconds that a file states and that were not heard, and what is to be said of it."""
+    tracks = made.tracks
+    damage = [it.damage for it in tracks if it.damage is not None]
+    return round(sum(it.undecoded for it in tracks), TIME_DIGITS), [*damage, *made.notes]
+
+
+def best_first(matches: Iterable[Match]) -> list[Match]:
+    """Matches of several tracks or stretches in the order of an answer."""
+    return sorted(matches, key=lambda match: (match.tier != "match", match.e_value))
+
+
+def match_of(found: Found, track: int | None = None) -> Match:
     """The contract's match, its figures rounded to what they are worth."""
-    match = Match.model_validate(found)
+    match = Match.model_validate(found).model_copy(update={"track": track})
     times = ("query_start", "query_end", "reference_start", "reference_end")
-    rounded = {name: round(getattr(match, name), _TIME_DIGITS) for name in times}
+    rounded = {name: round(getattr(match, name), TIME_DIGITS) for name in times}
     rounded["tempo"] = round(match.tempo, 4)
     rounded["pitch_semitones"] = round(match.pitch_semitones, 2)
     rounded["score"] = round(match.score, 3)
     rounded["e_value"] = float(f"{match.e_value:.3g}")
+    if match.likelihood_ratio is not None:
+        rounded["likelihood_ratio"] = float(f"{match.likelihood_ratio:.2g}")
     return match.model_copy(update=rounded)
 
 
-def _state(snapshot: Snapshot) -> LibraryState:
+def state_of(snapshot: Snapshot) -> LibraryState:
+    """The state of the library that was searched."""
     return LibraryState(
         snapshot=str(snapshot.revision),
         recordings=len(snapshot.whole.recordings),
-        seconds=round(snapshot.whole.seconds, _TIME_DIGITS),
+        seconds=round(snapshot.whole.seconds, TIME_DIGITS),
         answered=round(snapshot.answered, 4),
     )
 
 
-def answers(
-    clips: Sequence[str],
-    library: Library,
-    encoder: Encoder,
-    *,
-    limits: Limits,
-    max_e_value: float,
-    hypotheses: int,
-    jobs: int,
-    on_answer: Callable[[Answer, Fingerprint], None] = lambda answer, made: None,
-) -> Iterator[Answer]:
-    """The answers for clips named as on the command line, in their order.
-
-    A clip is a file of audio or a fingerprint, or `-` for standard input. Fingerprints are made
-    `jobs` at a time. `on_answer` is told of each answer and the fingerprint that it is about.
-    """
-    with ThreadPoolExecutor(jobs) as pool:
-        ahead: deque[Future[_Read]] = deque()
-        waiting = iter(clips)
-        try:
-            while True:
-                for clip in islice(waiting, 2 * jobs - len(ahead)):
-                    ahead.append(pool.submit(_read, clip, encoder, limits))
-                if not ahead:
-                    return
-                read = ahead.popleft().result()
-                if isinstance(read.result, Fingerprint):
-                    found = answer(
-                        as_text(read.clip),
-                        read.result,
-                        library,
-                        max_e_value=max_e_value,
-                        hypotheses=hypotheses,
-                        spent=read.spent,
-                    )
-                    on_answer(found, read.result)
-                    yield found
-                else:
-                    yield Answer(
-                        clip=as_text(read.clip),
-                        sha256=_sha256(read),
-                        duration=None,
-                        error=ClipError(type=read.result.type, detail=read.result.detail),
-                        matches=[],
-                        library=_state(library.refresh()),
-                        encoder=encoder.id,
-                        elapsed_ms=_milliseconds(read.spent),
-                    )
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A clip that was read: its fingerprint, or why there is none, and the seconds it took."""
-
-    clip: str
-    result: Fingerprint | AudioError
-    spent: float
-
-
-def _read(clip: str, encoder: Encoder, limits: Limits) -> _Read:
-    started = time.perf_counter()
-    result: Fingerprint | AudioError
-    try:
-        if clip == STANDARD_INPUT:
-            if sys.stdin is None:
-                raise AudioError("undecodable", "standard input: it is closed; send a clip there")
-            result = fingerprint_clip(sys.stdin.buffer, "standard input", encoder, limits)
-        else:
-            result = fingerprint_clip(Path(clip), Path(clip).name, encoder, limits)
-    except AudioError as error:
-        result = error
-    return _Read(clip, result, time.perf_counter() - started)
-
-
-def _sha256(read: _Read) -> str | None:
-    """Hash of a file that was refused, where there is a file and it is no larger than allowed."""
-    refused = isinstance(read.result, AudioError) and read.result.type
-    if read.clip == STANDARD_INPUT or refused in ("not-found", "too-large"):
-        return None
-    try:
-        with open_file(read.clip, as_text(read.clip)) as stream:
-            return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
-    except (OSError, AudioError):
-        return None
-
-
-def _milliseconds(seconds: float) -> float:
+def milliseconds(seconds: float) -> float:
+    """Seconds as an answer states them."""
     return round(seconds * 1000, 1)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict  # pydantic does without it from Python 3.12 on
 
+from fingerprint.isrc import normalised
+
 Rights = Literal["owned", "licensed", "open-licence", "public-domain"]
 
 
@@ -20,6 +22,18 @@ TRIMMED = AfterValidator(_trimmed)
 Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f]*$"), TRIMMED]
 NOT_BLANK = r"^[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$"
 NotBlank = Annotated[str, Field(max_length=1000, pattern=NOT_BLANK), TRIMMED]
+
+
+def _isrc(value: object) -> object:
+    """An ISRC as it is stored; nothing for nothing."""
+    return normalised(value) if isinstance(value, str) and value.strip() else value
+
+
+# An ISRC in any spelling, stored as its twelve characters; the first may be empty.
+_AS_STORED = BeforeValidator(_isrc)
+_SPELLED = r"[A-Za-z]{2}[ -]?[A-Za-z0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{5}"
+Isrc = Annotated[str, Field(max_length=100, pattern=rf"^(?:{_SPELLED})?$"), _AS_STORED]
+NotBlankIsrc = Annotated[str, Field(max_length=100, pattern=rf"^{_SPELLED}$"), _AS_STORED]
 
 CURSOR = r"^[0-9]{0,18}$"  # `next_cursor` of a page of recordings
 
@@ -67,6 +81,9 @@ class RecordingEntry(BaseModel):
     source: str = Field(description="Name of the file that it was ingested from.")
     sha256: str = Field(description="Of that file's bytes.")
     duration: float = Field(description="Seconds.")
+    undecoded_seconds: float = Field(
+        description="Stated by the file beyond that, and not decoded: it was taken damaged."
+    )
     ingested_at: str = Field(description="ISO 8601, UTC.")
 
 
@@ -77,7 +94,7 @@ class RecordingChange(TypedDict, total=False):
 
     title: NotBlank | None
     artist: NotBlank | None
-    isrc: NotBlank | None
+    isrc: NotBlankIsrc | None
     iswc: NotBlank | None
     work: NotBlank | None
     label: NotBlank | None

@@ -9,24 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fingerprint.audio import Limits
+from fingerprint.audio import SPARSEST, Limits
 from fingerprint.cores import work_on
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, Fingerprint, fingerprint
 from service.datasets.source import InMemory, OnDisk, Source
 from service.query.answer import fingerprint_clip
 from service.runtime.settings import Settings
+from service.runtime.warm import warm
 from service.runtime.workers import Bounds, WorkerDied, Workers
 
-# Seconds that a worker may take for any sound, and for each second of the longest that is taken.
+# Seconds that a worker may take for any sound, and for each second of the longest that is taken for what it
+# is, a clip or a recording.
 _LEAST_TIME, _SLOWEST = 60.0, 0.02
 _IN_MEMORY = 16 * 2**20  # bytes that a worker is sent; more it reads from a temporary file
 
 
 def clip_limits(settings: Settings) -> Limits:
     """How much a clip may be that is asked about."""
-    longest = min(settings.max_clip, settings.max_duration)
-    return Limits(max_seconds=longest.total_seconds(), max_bytes=int(settings.max_upload))
+    which = min(("max_clip", "max_duration"), key=lambda name: getattr(settings, name))
+    longest = getattr(settings, which).total_seconds()
+    return Limits(longest, int(settings.max_upload), which, "max_upload")
 
 
 class Decoder:
@@ -34,14 +37,15 @@ class Decoder:
 
     def __init__(self, settings: Settings, encoder: Encoder, limits: Limits | None = None) -> None:
         """limits : of what becomes a recording; by default those of an upload"""
+        longest = settings.max_duration.total_seconds()
         self._limits = limits or Limits(
-            max_seconds=settings.max_duration.total_seconds(), max_bytes=int(settings.max_upload)
+            longest, int(settings.max_upload), bytes_setting="max_upload"
         )
         self._clip_limits = clip_limits(settings)
         self._encoder = encoder
         self._workers: Workers | None = None
         if settings.isolate:
-            bounds = Bounds(_LEAST_TIME + _SLOWEST * self._limits.max_seconds)
+            bounds = Bounds(_time_for(self._limits), _LEAST_TIME, _SLOWEST / SPARSEST)
             self._workers = Workers(settings.jobs, bounds, _set_up)
 
     def clip(self, upload: BinaryIO, name: str) -> Fingerprint:
@@ -49,7 +53,9 @@ class Decoder:
         if self._workers is None:
             return fingerprint_clip(upload, name, self._encoder, self._clip_limits)
         with _as_source(upload) as source:
-            return _told(self._workers.submit(_clip, source, name, self._clip_limits), name)
+            limits = self._clip_limits
+            future = self._workers.submit_within(_time_for(limits), _clip, source, name, limits)
+            return _told(future, name)
 
     def recording(self, upload: BinaryIO, name: str) -> Fingerprint:
         """The fingerprint of what becomes a recording. Raises AudioError."""
@@ -69,6 +75,16 @@ class Decoder:
         """End the workers, once they have done what they are at."""
         if self._workers is not None:
             self._workers.close()
+
+    def kill(self) -> None:
+        """End the workers, whatever they are at."""
+        if self._workers is not None:
+            self._workers.kill()
+
+
+def _time_for(limits: Limits) -> float:
+    """Seconds that a worker may take for a sound of at most that length."""
+    return _LEAST_TIME + _SLOWEST * limits.max_seconds
 
 
 def _told(future: Future[Fingerprint], name: str) -> Fingerprint:
@@ -102,6 +118,7 @@ def _set_up() -> None:
     global _encoder
     work_on(1)
     _encoder = Encoder.load()
+    warm(_encoder)  # before the worker is confined: what is compiled later is not kept
 
 
 def _clip(source: Source, name: str, limits: Limits) -> Fingerprint:

@@ -68,8 +68,6 @@ def configure_logs(settings: Settings) -> None:
                 # that it serves is told at any level; that an id was not sane is no news
                 "service.web.server": {"level": "INFO"},
                 "asgi_correlation_id": {"level": "ERROR"},
-                # the queue tells of every look it takes
-                "huey": {"level": "WARNING"},
             },
         }
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 import ray
@@ -94,6 +94,9 @@ class Nodes:
         self._start = partial(options.remote, bounds, setup, given, before, at_hand)
         self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
         self._closing = Event()
+        self._lock = Lock()
+        self._serving = count
+        self._unusable: ClusterError | None = None  # once no actor is used any more
         actors = [self._start() for _ in range(count)]
         self._threads = [Thread(target=self._serve, args=(it,), daemon=True) for it in actors]
         try:
@@ -127,24 +130,54 @@ class Nodes:
             thread.join()
 
     def submit(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
-        """Have work(*args) done; its future raises AudioError if workers died of it."""
+        """Have work(*args) done; its future raises AudioError if workers died of it.
+
+        It raises ClusterError where no worker is left that can be used.
+        """
         future: Future[R] = Future()
-        self._waiting.put(_Work(partial(work, *args, **kwargs), future))
+        with self._lock:
+            if self._unusable is None:
+                self._waiting.put(_Work(partial(work, *args, **kwargs), future))
+            else:
+                future.set_exception(self._unusable)
         return future
 
     def _serve(self, actor: Any) -> None:
         """Give an actor one piece of work after the other, and replace it when it is lost."""
-        while self._is_there(actor):
-            try:
-                while (work := self._waiting.get()) is not None:
-                    self._have_done(work, actor)
-                break
-            except RayError:
-                actor = self._start()
-        ray.kill(actor)
+        refused: EarmarkError | None = None
+        try:
+            while self._is_there(actor):
+                try:
+                    while (work := self._waiting.get()) is not None:
+                        self._have_done(work, actor)
+                    break
+                except RayError:
+                    actor = self._start()
+        except EarmarkError as error:
+            refused = error
+            _log.warning("a worker of the cluster is not used: %s", error)
+        except Exception as error:  # whatever Ray makes of a cluster that is gone
+            refused = ClusterError(f"a worker of the cluster was lost ({error})")
+            _log.warning("%s", refused)
+        finally:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+            self._leave(refused)
+
+    def _leave(self, refused: EarmarkError | None) -> None:
+        """One actor is used no more; with the last one, what waits ends with an error."""
+        with self._lock:
+            self._serving -= 1
+            if self._serving or self._closing.is_set():
+                return
+            self._unusable = ClusterError(f"no worker of the cluster can be used: {refused}")
+        with contextlib.suppress(Empty):
+            while True:
+                if (work := self._waiting.get_nowait()) is not None:
+                    work.future.set_exception(self._unusable)
 
     def _is_there(self, actor: Any) -> bool:
-        """Wait for an actor to be there; whether it can be worked with."""
+        """Wait for an actor to be there; False if this is closed first. Raises what `begin` does."""
         call = actor.begin.remote(self._version)
         while not ray.wait([call], timeout=_LOOK)[0]:
             if self._closing.is_set():
@@ -153,9 +186,6 @@ class Nodes:
             told(call)
         except RayError:
             return True  # it is lost again, as whoever gives it work will see
-        except EarmarkError as error:
-            _log.warning("a worker of the cluster is not used: %s", error)
-            return False
         return True
 
     def _have_done(self, work: _Work, actor: Any) -> None:

@@ -1,18 +1,22 @@
 """The one place that Earmark's configuration comes from.
 
 A value is taken from the first of: a command line flag, the environment (`EARMARK_` and the name in
-capitals), the file `earmark.toml` in the current folder, the default. Limits are written as people
+capitals), a configuration file, the default. The file is the one that `--config` or EARMARK_CONFIG names,
+else `earmark.toml` in the user's configuration folder. One in the current folder is ignored, with a warning:
+whoever made that folder, a dataset for instance, would decide what Earmark does. Limits are written as people
 say them: `4 h`, `90 s`, `2 GiB`. `earmark settings` prints this table.
 """
 
+import logging
 import os
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import click
 import sqlalchemy as sql
-from pydantic import BeforeValidator, ByteSize, Field, InstanceOf, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, InstanceOf, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,6 +31,8 @@ from fingerprint.hypotheses import LADDER
 from index.database import BESIDE, POSTGRESQL
 
 _UNITS = {"h": 3600, "min": 60, "s": 1}
+FILE = "earmark.toml"
+_log = logging.getLogger(__name__)
 
 
 class SettingsError(EarmarkError):
@@ -64,11 +70,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="EARMARK_",
         env_ignore_empty=True,
-        toml_file="earmark.toml",
         extra="forbid",
         frozen=True,
     )
 
+    config: Annotated[Path, AfterValidator(Path.absolute)] | None = Field(
+        default=None,
+        description="Configuration file (TOML) with settings by their names; by default earmark.toml in the "
+        "user's configuration folder, if it is there.",
+    )
     library: Path = Field(
         default=Path("earmark-library"),
         description="Folder of the library that commands and the server work on.",
@@ -108,8 +118,9 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on.")
     max_duration: Duration = Field(
-        default=timedelta(hours=4),
-        description="Longest audio that is fingerprinted; longer is refused as too-long.",
+        default=timedelta(hours=25),
+        description="Longest audio that is fingerprinted, a day's radio log by default; longer is refused as "
+        "too-long.",
     )
     max_clip: Duration = Field(
         default=timedelta(minutes=10),
@@ -131,10 +142,6 @@ class Settings(BaseSettings):
         description="Whether the server decodes what it is sent in processes of their own, with limits "
         "on time and memory; without, a file that crashes a decoder ends the server.",
     )
-    scans: Path = Field(
-        default=Path("earmark-scans"),
-        description="Folder of the scans that the server is asked for.",
-    )
     scans_at_once: int = Field(
         default=1, ge=1, description="Scans that the server runs at the same time."
     )
@@ -145,16 +152,36 @@ class Settings(BaseSettings):
         default=timedelta(days=30),
         description="For how long the reports of finished scans are kept.",
     )
-    ingests: Path = Field(
-        default=Path("earmark-ingests"),
-        description="Folder of the ingests of archives that the server is asked for.",
-    )
     ingests_per_owner: int = Field(
         default=4, ge=1, description="Unfinished ingests that one owner of keys may have."
     )
     keep_ingests: Duration = Field(
         default=timedelta(days=30),
         description="For how long it is told what became of finished ingests.",
+    )
+    max_job_time: Duration = Field(
+        default=timedelta(hours=24),
+        description="Time after which a scan or an ingest that the server was asked for is ended.",
+    )
+    stop_within: Duration = Field(
+        default=timedelta(seconds=30),
+        description="Time in which the server stops: requests in hand get half of it, then running jobs the "
+        "other half; jobs that are not done go on with the next server.",
+    )
+    bodies_at_once: ByteSize = Field(
+        default=ByteSize(8 * 2**30),
+        gt=0,
+        description="Bytes of request bodies that the server takes in at the same time, on its disk; more "
+        "are answered with 503, and more than a quarter of it from one key with 429.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port at which /metrics is served without a key, on metrics_host.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address at which /metrics is served without a key."
     )
     requests_per_minute: int = Field(
         default=600,
@@ -199,6 +226,11 @@ class Settings(BaseSettings):
         description="Hypotheses of altered tempo and pitch that are tried, the commonest first, on "
         "what is not recognised as it is; 0 for none.",
     )
+    timestamp_url: Annotated[str | None, Field(pattern="^https?://")] = Field(
+        default=None,
+        description="Address of a time stamp server (RFC 3161) that confirms when evidence was signed; it "
+        "is sent the hash of the signature alone.",
+    )
     jobs: int = Field(
         default_factory=available_cores,
         ge=1,
@@ -212,7 +244,7 @@ class Settings(BaseSettings):
     waiting_per_key: int = Field(
         default=16,
         ge=0,
-        description="Requests with sound of one key that may be worked on or wait at once; more are "
+        description="Requests of one key that may be sent, worked on or wait at once; more are "
         "answered with 429; 0 for no end.",
     )
 
@@ -238,8 +270,22 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags first, then the environment, then `earmark.toml`."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        """Flags first, then the environment, then the configuration file."""
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, _file(init_settings)),
+        )
+
+
+def _file(flags: PydanticBaseSettingsSource) -> Path:
+    """The configuration file. Raises ValueError where the one that is named is none."""
+    named = flags().get("config") or os.environ.get(variable_of("config"))
+    if not named:
+        return Path(click.get_app_dir("earmark")) / FILE
+    if not Path(named).is_file():
+        raise ValueError(f"{named}: there is no such file")
+    return Path(named)
 
 
 def load_settings(**flags: object) -> Settings:
@@ -247,6 +293,11 @@ def load_settings(**flags: object) -> Settings:
 
     Raises SettingsError, one line that names the setting and where its value came from.
     """
+    here = Path(FILE)
+    if here.is_file() and not (flags.get("config") or os.environ.get(variable_of("config"))):
+        _log.warning(
+            "%s in the current folder is ignored; name it to use it: --config %s", *(2 * (FILE,))
+        )
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)
@@ -259,14 +310,14 @@ def load_settings(**flags: object) -> Settings:
             f"setting {name}, given by {_origin(name, given)}: {first['msg']}{got}; "
             "`earmark settings` lists all of them"
         ) from error
-    except ValueError as error:  # the file is not TOML, or not text
-        raise SettingsError(f"earmark.toml cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # the file is not TOML, or not text
+        raise SettingsError(f"the configuration file cannot be read: {error}") from error
 
 
 def _origin(name: str, flags: dict[str, Any]) -> str:
     if name in flags:
         return f"--{name.replace('_', '-')}"
-    return variable_of(name) if variable_of(name) in os.environ else "earmark.toml"
+    return variable_of(name) if variable_of(name) in os.environ else "the configuration file"
 
 
 def variable_of(name: str) -> str:

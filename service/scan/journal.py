@@ -17,6 +17,7 @@ from fingerprint.errors import AudioError, EarmarkError
 from service.datasets.member import Member, name_of
 
 FILE = "scan.sqlite"
+SUMMARY = "summary.json"  # the last file of a report to be written: if it is there, the others are
 LOCK = "scan.lock"  # held by the process that scans
 GO_ON = "what was noted before is safe: make room and go on with --resume"
 _FORMAT = "1"
@@ -115,7 +116,7 @@ class Journal:
                     f"{folder}: holds a scan already; go on with it (--resume) or name another folder"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            engine = sql.create_engine(f"sqlite:///{file}")
+            engine = sql.create_engine(sql.URL.create("sqlite", database=str(file)))
             _metadata.create_all(engine)
             journal = cls(engine)
             said = {"format": _FORMAT, **scan}

@@ -1,6 +1,7 @@
 """A report's files, and its tables: the same rows as CSV, for people, and as Parquet, for programs."""
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SUMMARY = "summary.json"  # where this file of a report is, the others are
+from service.scan.journal import SUMMARY
+
 _PARTIAL = ".partial"
 _ROWS = 10_000  # of a Parquet row group
 # A spreadsheet takes a cell that begins so for a formula, and names in a dataset are not ours.
@@ -77,4 +79,6 @@ class TableWriter:
 def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return "'" + value
+    if isinstance(value, list):
+        return json.dumps(value)
     return value

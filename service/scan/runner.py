@@ -13,17 +13,23 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from fingerprint.audio import SPARSEST
 from fingerprint.errors import AudioError
 from index.database import dial
+from service.datasets.limits import MOST_IN_MEMORY
 from service.datasets.location import Place
 from service.datasets.member import Member
-from service.datasets.source import MOST_IN_MEMORY, at_hand, identify
+from service.datasets.source import Zipped, at_hand, identify
+from service.datasets.url import Url
 from service.datasets.walk import members
-from service.evidence.bundle import EvidenceError
+from service.evidence.bundle import SUFFIX
+from service.evidence.errors import EvidenceError
 from service.query.answer import ClipError
+from service.runtime.reading import Reader
 from service.runtime.workers import Bounds, WorkerDied, Workers
 from service.scan.journal import GO_ON, Journal, JournalUnwritable, Noted
 from service.scan.worker import Heard, Task, listen, set_up
@@ -48,27 +54,33 @@ def scan(
     stop: Event,
     on_done: OnDone = lambda member, heard: None,
     cluster: bool = False,
+    seal: Callable[[Path], None] | None = None,
 ) -> bool:
     """Hear every member of a dataset that is not in the journal yet; whether all are now.
 
     When `stop` is set, what is being heard is finished and noted, and no other is begun. `on_done` is told
     of each member with what was heard in it, None where an earlier run or an earlier copy says it.
+    seal : signs the bundles of evidence that the workers write
     cluster : whether the workers are on the nodes of the cluster that was joined, and read the files too
 
     Raises DatasetError, and JournalUnwritable where the journal or evidence cannot be written.
     """
     slowest = _SLOWEST_ALTERED if task.hypotheses else _SLOWEST
-    bounds = Bounds(_LEAST_TIME + slowest * task.limits.max_seconds)
+    # readers of a catalogue in a file write beside it, too
+    evidence = (task.evidence.absolute().parent,) if task.evidence else ()
+    writable = (task.library.absolute(), *evidence)
+    longest = _LEAST_TIME + slowest * task.limits.max_seconds
+    bounds = Bounds(longest, _LEAST_TIME, slowest / SPARSEST, writable=writable)
     before = partial(dial, task.database)
     with (
         _workers(cluster)(jobs, bounds, set_up, task, before=before, at_hand=at_hand) as workers,
         ThreadPoolExecutor(jobs) as here,
+        Reader() as reader,
     ):
-        work = _Work(journal, workers, on_done, 2 * jobs)
+        work = _Work(journal, workers, on_done, 2 * jobs, _sealing(task, seal))
         try:
-            new = _not_done(members(dataset), journal, on_done)
-            readers = workers if cluster else here
-            for member, identity in _identified(new, readers, 2 * jobs, task):
+            new = _not_done(members(dataset, reader.read), journal, on_done)
+            for member, identity in _identified(new, workers, here, cluster, 2 * jobs, task):
                 work.begin(member, identity)
                 if stop.is_set():
                     break
@@ -79,6 +91,18 @@ def scan(
         finally:
             work.commit()
     return False
+
+
+def _sealing(task: Task, seal: Callable[[Path], None] | None) -> Callable[[Heard], None]:
+    """What signs the evidence of what was found in a sound."""
+
+    def sign(heard: Heard) -> None:
+        if seal is None or task.evidence is None:
+            return
+        for name in sorted({it.evidence for it in heard.matches if it.evidence is not None}):
+            seal((task.evidence.parent / name).with_suffix(SUFFIX))
+
+    return sign
 
 
 def _workers(cluster: bool) -> "type[Workers | Nodes]":
@@ -101,7 +125,12 @@ Identity = tuple[str, int] | AudioError  # SHA-256 and bytes of a member, or why
 
 
 def _identified(
-    found: Iterator[Member], readers: "Workers | Nodes | ThreadPoolExecutor", ahead: int, task: Task
+    found: Iterator[Member],
+    workers: "Workers | Nodes",
+    here: ThreadPoolExecutor,
+    cluster: bool,
+    ahead: int,
+    task: Task,
 ) -> Iterator[tuple[Member, Identity | None]]:
     """Members with what their content is, in order; None where it is not read, as in probing."""
     waiting: deque[tuple[Member, Future[tuple[str, int]] | None]] = deque()
@@ -109,6 +138,9 @@ def _identified(
     for member in found:
         future = None
         if member.source is not None and not task.probe:
+            # what has to be unpacked for it is unpacked where it can do no harm
+            apart = isinstance(member.source, Zipped) and not isinstance(member.source.path, Url)
+            readers = workers if cluster or apart else here
             future = readers.submit(identify, member.source, member.name, task.limits)
         waiting.append((member, future))
         held += member.held
@@ -135,8 +167,14 @@ class _Work:
     """What is being heard, who waits for it, and what is to be noted."""
 
     def __init__(
-        self, journal: Journal, workers: "Workers | Nodes", on_done: OnDone, most: int
+        self,
+        journal: Journal,
+        workers: "Workers | Nodes",
+        on_done: OnDone,
+        most: int,
+        seal: Callable[[Heard], None],
     ) -> None:
+        self._seal = seal
         self._journal = journal
         self._workers = workers
         self._on_done = on_done
@@ -184,6 +222,7 @@ class _Work:
             del self._held[sound]
             try:
                 heard = future.result()
+                self._seal(heard)
             except AudioError as died:
                 error = AudioError(died.type, f"{noted[0].member.name}: {died.detail}")
                 heard = Heard(error=ClipError(type=error.type, detail=error.detail))

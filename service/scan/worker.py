@@ -1,10 +1,10 @@
 """What a worker of a scan does with one sound: fingerprint it, search for it, and for a decoy of it.
 
-A long sound is heard in stretches (`service.scan.chunks`), each a query of its own.
+A long sound is heard in stretches (`service.query.chunks`), each a query of its own.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,9 +25,12 @@ from index.search import Match as Found
 from index.significance import REVIEW
 from index.votes import Effort
 from service.datasets.source import Source
-from service.evidence.bundle import EvidenceError, write_evidence
-from service.query.answer import ClipError, match_of
-from service.scan.chunks import joined, stretches
+from service.evidence.bundle import SUFFIX, write_evidence
+from service.evidence.errors import EvidenceError
+from service.query.answer import ClipError, Match, match_of
+from service.query.chunks import joined
+from service.query.listening import Listening
+from service.runtime.warm import warm
 from service.scan.decoy import mirrored
 from service.scan.matched_segment import Segment
 
@@ -35,7 +38,7 @@ from service.scan.matched_segment import Segment
 # embeddings, so more of them vote.
 PROBED = 3.0  # s
 PROBED_EVERY = 27.0  # s
-PROBING = Effort(2, 20, 64, 50_000, 8)
+PROBING = Effort(2, 20, 64, 100_000, 8)
 # A file this short is read as a whole at once.
 SHORT = 60.0  # s
 # Of one sound in so many, so much is made a decoy and searched for again: what is found then is chance.
@@ -54,6 +57,11 @@ class Heard(BaseModel):
     error: ClipError | None = None
     matches: list[Segment] = []
     queries: int = Field(default=1, description="Stretches of it that were searched for.")
+    undecoded_seconds: float = Field(
+        default=0.0,
+        description="Stated by the file, and not heard because they could not be decoded.",
+    )
+    notes: list[str] = Field(default=[], description="What else was not heard; a sentence each.")
     tags: dict[str, str] = Field(default={}, description="What the file says that it is.")
     probed: bool = Field(
         default=False, description="Whether only windows were looked at: they held nothing."
@@ -102,6 +110,9 @@ def set_up(task: Task) -> None:
     global _ears
     work_on(1)
     _ears = Ears(task)
+    warm(
+        _ears.encoder, _ears.library
+    )  # before the worker is confined: what is compiled later is not kept
 
 
 def listen(source: Source, name: str, sha256: str | None, ears: Ears | None = None) -> Heard:
@@ -150,30 +161,34 @@ def _label(stream: AudioStream) -> dict[str, str]:
 def _hear(stream: AudioStream, sha256: str, ears: Ears) -> Heard:
     """All of a sound, stretch by stretch. Raises AudioError where there is nothing to hear in any."""
     heard = Heard(queries=0, tags=_label(stream))
-    problem: AudioError | None = None
-    told = 0
-    for begins, samples in stretches(stream.blocks()):
-        heard.duration = round(begins + len(samples) / SAMPLE_RATE, 3)
-        try:
-            made = fingerprint_samples(samples, ears.encoder, QUERY_EVERY, stream.name)
-        except AudioError as error:  # a silent stretch
-            problem = problem or error
-            continue
-        made = replace(made, sha256=sha256)
+    written: set[str] = set()
+    listening = Listening(stream, ears.task.limits, ears.encoder, sha256)
+    for begins, made in listening.stretches():
         # a short sound is worth a close look, which costs little
         effort = THOROUGH if begins + made.duration < SHORT else ears.task.effort
-        found = [_segment(it, ears).later(begins) for it in _search(made, ears, effort)]
+        found = [_segment(it, made, ears).later(begins) for it in _search(made, ears, effort)]
         if ears.task.evidence is not None:
-            found = _with_evidence(found, made, begins, told, ears)
-        told += len(found)
+            found = _with_evidence(found, made, begins, ears)
+            written |= _evidence_of(found)
         heard.matches = joined(heard.matches, found, begins)
         if not heard.queries and int(sha256, 16) % DECOY_EVERY == 0:
             heard.decoy = True
             heard.decoy_e_value = _decoy(made, {it.recording for it in found}, ears, effort)
         heard.queries += 1
-    if problem is not None and not heard.queries:
-        raise problem
+    heard.duration = round(listening.duration, 3)
+    heard.undecoded_seconds = round(listening.undecoded, 3)
+    heard.notes = listening.notes
+    if ears.task.evidence is not None:
+        # of a segment that goes on in the next stretch, one of the two pieces is kept
+        for name in written - _evidence_of(heard.matches):
+            page = ears.task.evidence.parent / name
+            for file in (page, page.with_suffix(SUFFIX)):
+                file.unlink(missing_ok=True)
     return heard
+
+
+def _evidence_of(segments: list[Segment]) -> set[str]:
+    return {it.evidence for it in segments if it.evidence is not None}
 
 
 def _search(made: Fingerprint, ears: Ears, effort: Effort) -> list[Found]:
@@ -199,6 +214,8 @@ def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
 
     A sound of which no window can be had is.
     """
+    if stream.tracks > 1:  # the others are not looked at
+        return True
     heard = False
     for start in windows(seconds):
         samples = stream.window(start, PROBED)
@@ -221,8 +238,8 @@ def _promises(stream: AudioStream, seconds: float, ears: Ears) -> bool:
     return not heard
 
 
-def _segment(found: Found, ears: Ears) -> Segment:
-    match = match_of(found)
+def _segment(found: Found, made: Fingerprint, ears: Ears) -> Segment:
+    match = match_of(found, made.track)
     try:
         duration = ears.library.recording(match.recording).duration
     except KeyError:  # it was removed since
@@ -231,24 +248,34 @@ def _segment(found: Found, ears: Ears) -> Segment:
 
 
 def _with_evidence(
-    segments: list[Segment], made: Fingerprint, begins: float, earlier: int, ears: Ears
+    segments: list[Segment], made: Fingerprint, begins: float, ears: Ears
 ) -> list[Segment]:
-    """Segments of a stretch with their pages of evidence, which are written."""
-    folder = ears.task.evidence
-    assert folder is not None
-    pages = write_evidence(
+    """Segments of a stretch with their pages of evidence, which are written, and not signed here."""
+    task = ears.task
+    assert task.evidence is not None
+    settings = {
+        "max_e_value": task.max_e_value,
+        "wrong_per_million": task.gate * 1e6,
+        "hypotheses": task.hypotheses,
+        "probe": task.probe,
+        "thorough": task.thorough,
+    }
+    matches = [Match(**segment.model_dump(include=set(Match.model_fields))) for segment in segments]
+    bundles = write_evidence(
         made.source,
         made,
-        segments,
+        matches,
         ears.library,
-        folder,
-        owner=ears.task.owner,
+        task.evidence,
+        owner=task.owner,
         begins=begins,
-        earlier=earlier,
+        settings=settings,
     )
     return [
-        segment.model_copy(update={"evidence": f"{EVIDENCE}/{page.name}" if page else None})
-        for segment, page in zip(segments, pages, strict=True)
+        segment.model_copy(
+            update={"evidence": f"{EVIDENCE}/{path.stem}.html" if path is not None else None}
+        )
+        for segment, path in zip(segments, bundles, strict=True)
     ]
 
 

@@ -5,10 +5,18 @@ No clip's name, key or owner is among it.
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.errors import AudioError
@@ -77,6 +85,19 @@ class Metrics:
         """Count what was found."""
         for match in answer.matches:
             self._matches.labels(match.tier).inc()
+
+    def at_each_look(self, count: Callable[[], object]) -> CollectorRegistry:
+        """The registry, brought up to date by `count` each time that it is looked at."""
+        registry, own = CollectorRegistry(), self.registry
+
+        class Current:
+            def collect(self) -> Iterator[Metric]:
+                with suppress(Exception):  # the library is not there: what was counted is told
+                    count()
+                yield from own.collect()
+
+        registry.register(cast(Any, Current()))
+        return registry
 
     def text(self, library: Library, scans: Scans, ingests: Ingests, taken: int) -> bytes:
         """All of it, in Prometheus' text format; taken: requests that are worked on or wait."""

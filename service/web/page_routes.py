@@ -7,26 +7,24 @@ same of /v1. Words, times and chances are put by the same code as on the command
 import base64
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fingerprint.fingerprint import Fingerprint
 from index.library import Library
-from service.evidence.bundle import picture
-from service.jobs.ingest_jobs import Ingests
-from service.jobs.scan_jobs import Scans
+from service.evidence.pictures import likeness
 from service.presentation.formatting import in_words
 from service.presentation.templating import templates
 from service.query.answer import Answer, Match
-from service.query.recording_fields import CURSOR
-from service.runtime.settings import Settings
-from service.web.auth import Administrator, Asker, Ingester, Querier
-from service.web.example import STATIC, answered_example
+from service.web.admission import AdmittedRoute
+from service.web.auth import Administrator, Ingester, Querier
+from service.web.example import answered_example
+from service.web.query_routes import BODY, ask
+from service.web.service import Service, Serving
+from service.web.uploads import Cursor
 
 PAGES = {
     "/": "query.html",
@@ -59,86 +57,88 @@ _REPORT = {
     ).encode(),
 }
 
-Ask = Callable[[Request, Asker], Awaitable[tuple[Answer, Fingerprint]]]
-InTurn = Callable[[Asker, Callable[[], str]], Awaitable[str]]
+router = APIRouter(
+    route_class=AdmittedRoute, include_in_schema=False, default_response_class=HTMLResponse
+)
 
 
-def install_pages(
-    app: FastAPI,
-    settings: Settings,
-    library: Callable[[], Library],
-    scans: Scans,
-    ingests: Ingests,
-    ask: Ask,
-    in_turn: InTurn,
-) -> None:
-    """Add the pages to an application; `ask` answers a clip that a request brings."""
-    pages = templates()
-    viewer = StaticFiles(packages=[("fastapi_offline", "static")])  # Swagger UI
-    app.mount("/static/viewer", viewer, name="viewer")
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(PageHeaders)
+def _page(path: str, template: str) -> None:
+    @router.get(path)
+    def page() -> str:
+        return templates().get_template(template).render(here=path)
 
-    def shell(path: str, template: str) -> None:
-        @app.get(path, response_class=HTMLResponse, include_in_schema=False)
-        def page() -> str:
-            return pages.get_template(template).render(here=path)
 
-    for path, template in PAGES.items():
-        shell(path, template)
+for _path, _template in PAGES.items():
+    _page(_path, _template)
 
-    @app.post("/parts/answer", response_class=HTMLResponse, include_in_schema=False)
-    async def part_answer(request: Request, asker: Querier) -> str:
-        """What `POST /v1/query` answers, for people."""
-        answer, made = await ask(request, asker)
-        return await in_turn(asker, lambda: _answer(answer, made, library()))
 
-    def _answer(answer: Answer, made: Fingerprint, of: Library, example: bool = False) -> str:
-        matches = [
-            _in_words(match) | {"picture": _picture(made, match, of) if i < _PICTURES else None}
-            for i, match in enumerate(answer.matches)
-        ]
-        return pages.get_template("answer.html").render(
-            answer=answer, matches=matches, example=example
-        )
+@router.post("/parts/answer", openapi_extra=BODY)
+async def part_answer(request: Request, service: Serving, asker: Querier) -> str:
+    """What `POST /v1/query` answers, for people."""
+    answer, made = await ask(request, service, asker)
+    return await service.in_turn(asker, lambda: _answer(answer, made, service.library))
 
-    @functools.cache
-    def example() -> str:
-        with answered_example(library().encoder, settings) as (answer, made, of):
-            return _answer(answer, made, of, example=True)
 
-    @app.get("/parts/example", response_class=HTMLResponse, include_in_schema=False)
-    async def part_example(asker: Querier) -> str:
-        """What the example clip is answered, by a library of the example."""
-        return await in_turn(asker, example)
+def _answer(answer: Answer, made: Fingerprint, of: Library, example: bool = False) -> str:
+    matches = [
+        _in_words(match) | {"picture": _picture(made, match, of) if i < _PICTURES else None}
+        for i, match in enumerate(answer.matches)
+    ]
+    return (
+        templates()
+        .get_template("answer.html")
+        .render(answer=answer, matches=matches, example=example)
+    )
 
-    @app.get("/parts/library", response_class=HTMLResponse, include_in_schema=False)
-    def part_library(
-        asker: Querier,
-        q: Annotated[str, Query()] = "",
-        cursor: Annotated[str | None, Query(pattern=CURSOR)] = None,
-    ) -> str:
-        """Rows of what `GET /v1/recordings` lists, for people."""
-        found, more = library().recordings(q or None, cursor, PAGE, owner=asker.seen_by)
-        return pages.get_template("rows.html").render(
-            recordings=found, next_cursor=more, q=q, asker=asker
-        )
 
-    @app.get("/parts/keys", response_class=HTMLResponse, include_in_schema=False)
-    def part_keys(asker: Administrator) -> str:
-        """What `GET /v1/keys` lists, for people."""
-        return pages.get_template("keyring.html").render(keys=library().all_keys(), asker=asker)
+@functools.lru_cache(maxsize=1)
+def _example(service: Service) -> str:
+    with answered_example(service.library.encoder, service.settings) as (answer, made, of):
+        return _answer(answer, made, of, example=True)
 
-    @app.get("/parts/ingests", response_class=HTMLResponse, include_in_schema=False)
-    def part_ingests(asker: Ingester) -> str:
-        """What `GET /v1/ingests` lists, for people."""
-        library()
-        return pages.get_template("ingests.html").render(ingests=ingests.all(asker))
 
-    @app.get("/parts/scans", response_class=HTMLResponse, include_in_schema=False)
-    def part_scans(asker: Querier) -> str:
-        """What `GET /v1/scans` lists, for people."""
-        return pages.get_template("jobs.html").render(scans=scans.all(asker))
+@router.get("/parts/example")
+async def part_example(service: Serving, asker: Querier) -> str:
+    """What the example clip is answered, by a library of the example."""
+    return await service.in_turn(asker, lambda: _example(service))
+
+
+@router.get("/parts/library")
+def part_library(
+    service: Serving,
+    asker: Querier,
+    q: Annotated[str, Query()] = "",
+    cursor: Cursor = None,
+) -> str:
+    """Rows of what `GET /v1/recordings` lists, for people."""
+    found, more = service.library.recordings(q or None, cursor, PAGE, owner=asker.seen_by)
+    return (
+        templates()
+        .get_template("rows.html")
+        .render(recordings=found, next_cursor=more, q=q, asker=asker)
+    )
+
+
+@router.get("/parts/keys")
+def part_keys(service: Serving, asker: Administrator) -> str:
+    """What `GET /v1/keys` lists, for people."""
+    keys = service.library.all_keys()
+    return templates().get_template("keyring.html").render(keys=keys, asker=asker)
+
+
+@router.get("/parts/ingests")
+def part_ingests(service: Serving, asker: Ingester) -> str:
+    """The first page of what `GET /v1/ingests` lists, for people."""
+    service.loaded()
+    ingests = service.ingests.page(asker).ingests
+    return templates().get_template("ingests.html").render(ingests=ingests)
+
+
+@router.get("/parts/scans")
+def part_scans(service: Serving, asker: Querier) -> str:
+    """The first page of what `GET /v1/scans` lists, for people."""
+    service.loaded()
+    return templates().get_template("jobs.html").render(scans=service.scans.page(asker).scans)
 
 
 def _in_words(match: Match) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _in_words(match: Match) -> dict[str, Any]:
 
 def _picture(made: Fingerprint, match: Match, library: Library) -> dict[str, Any] | None:
     try:
-        image, line = picture(made, match, library)
+        image, line = likeness(made, match, library)
     except KeyError:  # it was removed since
         return None
     return {"image": image, "line": line}

@@ -15,6 +15,7 @@ from starlette.routing import Match, Route
 from fingerprint.errors import AudioError
 from index.errors import DatabaseAway, LibraryError, LibraryLocked
 from service.query.answer import ClipError
+from service.runtime import errors as errors_of
 from service.runtime.logs import HEADER, request_id
 from service.runtime.workers import WorkerDied, WorkerError
 
@@ -81,11 +82,6 @@ def unavailable(detail: str) -> ProblemError:
     return ProblemError(503, detail, headers={"Retry-After": RETRY_SECONDS})
 
 
-def invalid(field: str, reason: str) -> RequestValidationError:
-    """A 422 about a field of the body that only the library could judge."""
-    return RequestValidationError([{"loc": ("body", field), "msg": reason, "type": "value_error"}])
-
-
 def problem_response(
     status: int, detail: str, headers: dict[str, str] | None = None, **extensions: Any
 ) -> JSONResponse:
@@ -142,6 +138,28 @@ def install_problems(app: FastAPI) -> None:
     async def library(request: Request, error: LibraryError) -> JSONResponse:
         return library_problem(error)
 
+    @app.exception_handler(errors_of.InvalidField)
+    async def field(request: Request, error: errors_of.InvalidField) -> JSONResponse:
+        where: list[str | int] = ["body", error.field]
+        errors = [InvalidField(where=where, detail=error.reason)]
+        return problem_response(422, f"body.{error}", errors=errors)
+
+    @app.exception_handler(errors_of.NotFound)
+    async def not_found(request: Request, error: errors_of.NotFound) -> JSONResponse:
+        return problem_response(404, str(error))
+
+    @app.exception_handler(errors_of.NotTaken)
+    async def not_taken(request: Request, error: errors_of.NotTaken) -> JSONResponse:
+        return problem_response(415, str(error))
+
+    @app.exception_handler(errors_of.TooMuch)
+    async def too_much(request: Request, error: errors_of.TooMuch) -> JSONResponse:
+        return problem_response(429, str(error), {"Retry-After": str(error.seconds)})
+
+    @app.exception_handler(errors_of.Busy)
+    async def busy(request: Request, error: errors_of.Busy) -> JSONResponse:
+        return problem_response(503, str(error), {"Retry-After": RETRY_SECONDS})
+
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
@@ -176,7 +194,7 @@ def _allowed(request: Request) -> list[str]:
     return sorted(
         {
             method
-            for route in request.app.routes
+            for route in request.app.state.routes
             if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
             for method in route.methods or ()
         }

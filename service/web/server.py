@@ -1,10 +1,14 @@
 """`earmark serve`: the application of `service.web.api` under uvicorn; without keys, to this machine only."""
 
 import logging
+import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
+from prometheus_client import start_http_server
 
 from fingerprint.encoder import Encoder
 from index.library import Library
@@ -12,6 +16,7 @@ from service.runtime.logs import configure_logs
 from service.runtime.settings import Settings, SettingsError
 from service.web.api import create_app
 from service.web.auth import is_loopback
+from service.web.service import Service
 
 # Seconds that a connection is kept for another request. Longer than any Retry-After of a 503: who comes
 # again in time must not meet a connection that is just being closed.
@@ -52,7 +57,14 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
 
     app = create_app(settings, on_load)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # whose word would be taken for who asks
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=math.ceil(settings.stop_within.total_seconds() / 2),
+        )
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = listener.getsockname()[1]
@@ -60,10 +72,30 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
         "to whoever has a key" if with_keys else "to this machine only, as there are no keys yet"
     )
     tell(f"serving {settings.library} at http://{host}:{port} (described at /docs), {to_whom}")
-    with listener:
+    with listener, _metrics(app, settings):
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def _metrics(app: FastAPI, settings: Settings) -> Iterator[None]:
+    """/metrics at an address of its own, if one is set. Raises SettingsError if it is taken."""
+    if settings.metrics_port is None:
+        yield
+        return
+    service: Service = app.state.service
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        server, _ = start_http_server(port, host, service.metrics.at_each_look(service.counted))
+    except OSError as error:
+        raise SettingsError(
+            f"metrics: {host}, port {port} cannot be listened on: {error}"
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
 
 
 def _has_keys(settings: Settings) -> bool:

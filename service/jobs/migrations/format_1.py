@@ -10,11 +10,13 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Make the tables; files of jobs that were there before this have some of them."""
+    """Make the tables."""
     for kind in ("scans", "ingests"):
         op.create_table(
             kind,
-            sa.Column("id", TEXT, primary_key=True),
+            sa.Column("number", sa.Integer, primary_key=True),
+            sa.Column("id", TEXT, nullable=False, unique=True),
+            sa.Column("library", TEXT, nullable=False),
             sa.Column("owner", TEXT),
             sa.Column("seen_by", TEXT),
             sa.Column("name", TEXT, nullable=False),
@@ -23,10 +25,10 @@ def upgrade() -> None:
             sa.Column("state", TEXT, nullable=False),
             sa.Column("error", TEXT),
             sa.Column("created_at", TEXT, nullable=False),
+            sa.Column("started_at", TEXT),
             sa.Column("finished_at", TEXT),
-            if_not_exists=True,
         )
-        op.create_index(f"ix_{kind}_state", kind, ["state"], if_not_exists=True)
+        op.create_index(f"ix_{kind}_state", kind, ["state"])
     op.create_table(
         "files",
         sa.Column("ingest", TEXT, primary_key=True),
@@ -34,5 +36,4 @@ def upgrade() -> None:
         sa.Column("status", TEXT, nullable=False),
         sa.Column("type", TEXT),
         sa.Column("detail", TEXT),
-        if_not_exists=True,
     )

@@ -1,0 +1,5 @@
+"""`python -m earmark` is the `earmark` command."""
+
+from service.command import main
+
+main(prog_name="earmark")
