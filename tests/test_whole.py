@@ -1,4 +1,4 @@
-"""Whatever people have is taken whole, or it is said what was not: damage, tracks, silence, folders, lists."""
+"""What people have is taken whole, or the answer says what was not: damage, tracks, silence, folders."""
 
 import gzip
 import io
