@@ -65,7 +65,9 @@ def hard_room(rng: Generator, x: Signal, background: Background) -> Signal:
     response = tail / np.sqrt(np.sum(tail**2))
     response[0] = 10 ** (rng.uniform(-12, 0) / 20)
     size = 1 << (n + count - 1).bit_length()
-    x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[:n].astype(np.float32)
+    x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[:n].astype(
+        np.float32
+    )
     kind = background.ambience if rng.random() < 0.5 else background.speech
     noise = kind(rng, n)
     mixed = x / damage._level(x) + noise * 10 ** (-rng.uniform(-5, 8) / 20) / damage._level(noise)

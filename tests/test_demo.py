@@ -148,5 +148,5 @@ def test_a_verdict_tells_where_the_clip_begins_and_how_it_was_changed() -> None:
         ),
     )
     assert verdict.place == "0:10.0"
-    assert "3 % faster" in verdict.said
+    assert "3.0 % faster" in verdict.said
     assert verdict.odds == "none of 1,500 unrelated clips came this close"
