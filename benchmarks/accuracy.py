@@ -188,19 +188,36 @@ def _mistaken(
     return [(clip.id, clip.work, run.answers[clip.id].recording) for clip in (*wrong, *false)]
 
 
+def _pooled(clips: Iterable[MadeClip]) -> set[str]:
+    """Ids of clips that count in what cells have in common: as many of each cell, and all chains."""
+    cells: dict[tuple[str, int], list[str]] = defaultdict(list)
+    chains = set()
+    for clip in clips:
+        if clip.degradation in SEVERITIES:
+            chains.add(clip.id)
+        elif not clip.absent:
+            cells[clip.degradation, clip.seconds].append(clip.id)
+    usual = min(map(len, cells.values()), default=0)
+    return chains.union(*(ids[:usual] for ids in cells.values()))
+
+
 def _groups(
-    clips: Iterable[MadeClip], verdicts: Mapping[str, Verdict]
+    clips: Sequence[MadeClip], verdicts: Mapping[str, Verdict]
 ) -> dict[str, dict[str, Tally]]:
     """Tallies by cell, and by what cells have in common.
 
-    Chains are kept apart from single degradations, whose cells all have the same number of clips.
+    Chains are kept apart from single degradations, whose cells all count for the same number of clips: what
+    some have more of counts in the cell alone.
     """
     groups: dict[str, dict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
+    pooled = _pooled(clips)
     for clip in clips:
         if (verdict := verdicts.get(clip.id)) is None:
             continue
         chain = clip.degradation in SEVERITIES
         groups["cell"][f"{clip.degradation}|{clip.seconds}"].add(verdict)
+        if clip.id not in pooled:
+            continue
         groups["degradation"][clip.degradation].add(verdict)
         family = DEGRADATIONS[clip.degradation].family
         groups["family"][f"{family}|{clip.seconds}"].add(verdict)
@@ -253,15 +270,16 @@ def _absent(run: PeerRun, clips: Sequence[MadeClip]) -> dict[str, Any]:
 def _at_gate(
     rate: float,
     run: PeerRun,
-    clips: Iterable[MadeClip],
+    clips: Sequence[MadeClip],
     verdicts: Mapping[str, Verdict],
     absent: Sequence[MadeClip],
 ) -> dict[str, Any]:
     """Clips found when the gate is put where `rate` of the absent clips pass."""
     gate = gate_for((strength(run.answers[clip.id]) for clip in absent), rate)
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    pooled = _pooled(clips)
     for clip in clips:
-        if (verdict := verdicts.get(clip.id)) is None:
+        if (verdict := verdicts.get(clip.id)) is None or clip.id not in pooled:
             continue
         chain = clip.degradation in SEVERITIES
         keys = [clip.degradation] if chain else ["single", f"length {clip.seconds}"]

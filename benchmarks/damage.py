@@ -1,6 +1,7 @@
 """What happens to copies of music, drawn at random, on single 8 kHz clips, without torch.
 
-The damage that is calibrated on: the kinds and ranges are those of training (`fingerprint.training.augment`).
+The damage that is calibrated on: the kinds and ranges are those of the milder copies of training
+(`fingerprint.training.augment`).
 Everything is a function of a `numpy.random.Generator`, so that a batch can be made again. Levels are in
 dB, times in seconds. Rooms are those of the corpus or exponentially decaying noise; background is the
 corpus's ambience, speech and other music, or shaped noise.

@@ -198,7 +198,7 @@ def damaged(number: int, seed: int) -> tuple[str, bytes]:
     if name.endswith(".emk") and rng.integers(4):
         return str(name), untrue(data, rng)
     for _ in range(1 + rng.geometric(0.4)):
-        data = _DAMAGES[rng.integers(len(_DAMAGES))](data, seeds()[other], rng)[:LARGEST]
+        data = MUTATIONS[rng.integers(len(MUTATIONS))](data, seeds()[other], rng)[:LARGEST]
     if data.startswith(b"OggS") and rng.integers(4):
         data = _with_ogg_sums(data)
     return str(name), data
@@ -308,7 +308,7 @@ def _insert(data: bytes, other: bytes, rng: Generator) -> bytes:
     return data[:at] + other[start:end] + data[at:]
 
 
-_DAMAGES: tuple[Callable[[bytes, bytes, Generator], bytes], ...] = (
+MUTATIONS: tuple[Callable[[bytes, bytes, Generator], bytes], ...] = (
     _flip,
     _overwrite,
     _remove,

@@ -83,11 +83,11 @@ def bombs() -> dict[str, bytes]:
     parts = [packer.compress(head.tobuf())]
     parts += [packer.compress(bytes(2**24)) for _ in range(2**7)]
     parts.append(packer.flush())
-    value = pa.DictionaryArray.from_arrays(
-        pa.array(np.zeros(2000, np.int32)), pa.array([bytes(2**20)], pa.binary())
-    )
+    table = pa.table({"audio": pa.array(100 * [bytes(2**20)], pa.binary())})
     file = io.BytesIO()
-    pq.write_table(pa.table({"audio": value}), file, compression="zstd")
+    with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+        for _ in range(20):
+            writer.write_table(table)
     return {"a.tar.zst": b"".join(parts), "b.parquet": file.getvalue()}
 
 

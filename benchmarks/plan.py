@@ -25,6 +25,8 @@ Role = Literal["reference", "absent", "distractor"]
 LENGTHS = (1, 2, 3, 5, 10)  # s of music in a clip
 SEVERITIES = ("chain-easy", "chain-medium", "chain-hard")
 CHAIN_LENGTH = 5  # s, where chains have more clips than other cells
+# Cells that a figure is stated of alone, which twenty clips are too few for.
+FOCUS = (("phone-hard", 5), ("across-9dB", 10), ("across-12dB", 10), ("across-15dB", 10))
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class Size:
     distractors: bool = True
     minutes: float = 10.0  # of music, for speed
     rounds: int = 5
+    per_focus: int = 0  # clips of each cell of FOCUS, if that is more than of others
 
 
 # fmt: off
@@ -60,6 +63,7 @@ SIZES = {
         tuple(DEGRADATIONS),
         per_cell=20,
         per_chain=300,
+        per_focus=100,
         absent=6 * len(DEGRADATIONS) * len(LENGTHS),
         references=220,
     ),
@@ -186,8 +190,12 @@ def _present(size: Size, works: Iterator[str]) -> Iterator[Clip]:
     number = 0
     for degradation in size.degradations:
         for seconds in LENGTHS:
-            chain = degradation in SEVERITIES and seconds == CHAIN_LENGTH
-            for _ in range(size.per_chain if chain else size.per_cell):
+            count = size.per_cell
+            if degradation in SEVERITIES and seconds == CHAIN_LENGTH:
+                count = size.per_chain
+            elif (degradation, seconds) in FOCUS:
+                count = max(size.per_cell, size.per_focus)
+            for _ in range(count):
                 yield Clip(f"p{number:05d}", next(works), degradation, seconds, False)
                 number += 1
 

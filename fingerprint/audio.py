@@ -327,13 +327,12 @@ class AudioStream:
     def _judge(self, decoded: float, stated: float, lost: float, problem: Exception | None) -> None:
         """Say what was not heard of so many seconds that are stated."""
         torn = self._layout.torn
+        broken = bool(torn) or self._decoder.torn
         self.undecoded = lost if lost > TOLERANCE else 0.0
-        if torn:
+        if broken:
             present = max(self._layout.parts[-1][1] - torn, 1)
             self.undecoded = max(lost, 0.01, decoded * torn / present)
-            self.damage = (
-                f"it breaks off within a page: {self.undecoded:.2f} s at the least are missing"
-            )
+            self.damage = f"it breaks off: {self.undecoded:.2f} s at the least are missing"
         elif self.undecoded:
             reason = f" ({reason_of(problem)})" if problem else ""
             share = f"{self.undecoded:,.1f} s of {stated:,.1f} s"

@@ -75,6 +75,7 @@ class Decoder(Protocol):
     decoded : seconds decoded so far
     problem : the first thing that went wrong
     note : what else is to be said of it, or ""
+    torn : whether it ends within a fragment, so that nobody knows how much is missing
     """
 
     tags: dict[str, str]
@@ -85,6 +86,7 @@ class Decoder(Protocol):
     decoded: float
     problem: Exception | None
     note: str
+    torn: bool
 
     def signal(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Sample rate and samples [shape=(channels, n)] in pieces that `Downmix.mix` can take.
@@ -159,6 +161,7 @@ class Libav:
             self.guess = self.stated or (self._container.duration or 0) / 1e6
             if self.note:
                 self.guess = 0.0
+            self.torn = self._lacking > 0 and self._container.format.name.startswith("mov")
             if self._track.codec_context.name in _CHECKED:
                 self._track.codec_context.options = {"err_detect": "crccheck+explode"}
             self._resources = resources.pop_all()
@@ -295,6 +298,7 @@ class Sndfile:
         self._sound = sound
         self.tags: dict[str, str] = {}
         self.tracks = self.track = 1
+        self.torn = False
         self.stated = self.guess = sound.frames / sound.samplerate
         self.decoded = 0.0
         self.problem: Exception | None = None

@@ -40,10 +40,10 @@ LEAST_ALIKE = 0.2  # likeness below which steps would be too long
 # --split tune`.
 WIDTH, FEW = 2.0, 2.0
 TEMPO_FLOOR = 2e-4  # logarithm
-PITCH_FLOOR, PITCH_SHARE = 0.07, 0.01  # semitones, and share of the pitch
+PITCH_FLOOR, PITCH_SHARE = 0.08, 0.01  # semitones, and share of the pitch
 PITCH_SCALE = 0.98  # semitones for one of the fit, which finds changes of pitch a little too large
 # Half-widths by which no change must be excluded before one is said.
-CHANGED = 1.7
+CHANGED = 2.0
 
 
 @dataclass(frozen=True)

@@ -672,8 +672,9 @@ def _create(path: Path, encoder: Encoder, catalogued: Database) -> None:
         _require_own(path, catalogued)
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in (path, path / "segments"):  # nobody else's, also where it was there
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            with suppress(PermissionError):  # another's folder, which we may only write in
+                folder.chmod(0o700)
         # who has made it may go on to write, with the same lock
         with catalogued.lock("write", PATIENCE, made) as connection, connection.begin():
             if made():

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from melodies import melody, write
 
 from benchmarks import accuracy, report
-from benchmarks.accuracy import Task, ask, score
+from benchmarks.accuracy import PeerRun, Task, ask, score
 from benchmarks.clips import MadeClip, Material, audible_start, clips_digest, find_truth, make_clips
 from benchmarks.corpora import Item
 from benchmarks.degrade import DEGRADATIONS, Sources, rng_for
 from benchmarks.journal import Journal
 from benchmarks.peers.base import Answer
 from benchmarks.plan import (
+    FOCUS,
     LENGTHS,
     SEVERITIES,
     SIZES,
@@ -62,6 +63,7 @@ def test_a_full_plan_has_what_a_report_must_show() -> None:
     assert set(cells) == {(name, seconds) for name in DEGRADATIONS for seconds in LENGTHS}
     assert min(cells.values()) >= 20
     assert all(cells[severity, 5] >= 300 for severity in SEVERITIES)
+    assert all(cells[focus] >= 100 for focus in FOCUS)
     assert len(absent) >= 2000
     assert len({(c.degradation, c.seconds) for c in absent}) == len(cells)
     assert len(plan.works("reference")) >= 200
@@ -279,6 +281,20 @@ def test_who_knows_everything_scores_everything(
     assert result["gates"][0]["found"]["single"][0] == 1.0
     assert (result["bytes_per_second"], result["ingest_speed"]) == (10.0, 100.0)
     assert result["missing"] == []
+
+
+def test_what_a_cell_has_more_of_counts_in_the_cell_alone() -> None:
+    cells = [("clean", 5), *[("phone-hard", 5)] * 3, ("chain-hard", 5), ("chain-hard", 5)]
+    clips = [
+        MadeClip(f"p{number}", "w0", degradation, seconds, absent=False)
+        for number, (degradation, seconds) in enumerate(cells)
+    ]
+    right = Answer("w0", 0.0, 1.0, True, 0.01)
+    run = PeerRun("one", answers={clip.id: right for clip in clips})
+    groups = score(run, clips, {clip.id: [Place("w0", 0.0)] for clip in clips}, 100.0)["groups"]
+    assert groups["cell"]["phone-hard|5"]["clips"] == 3
+    assert groups["single"]["all"]["clips"] == groups["length"]["5"]["clips"] == 2
+    assert groups["chain"]["all"]["clips"] == 2
 
 
 def test_who_accepts_everything_raises_false_alarms(

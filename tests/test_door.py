@@ -10,10 +10,11 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,14 +22,17 @@ import sqlalchemy as sql
 import zstandard
 from command import Earmark
 from conftest import BOTH
-from melodies import melody, write
+from melodies import SONGS, melody, write
 from patience import until
 from server import Server
+from webhdfs import serving
 
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from index.key import Key
 from index.library import Library
+from service.datasets import limits
+from service.datasets.location import DatasetError, place
 from service.datasets.walk import members, read_container
 from service.jobs import job_table as jobs
 from service.jobs.scan_jobs import Scans
@@ -269,8 +273,11 @@ def test_a_server_stops_in_time_whatever_is_being_sent(earmark: Earmark, library
 # Bombs
 
 
+MANY = 2**22  # bytes of a member of a bomb
+
+
 def small(path: Path) -> Path:
-    assert path.stat().st_size < 2**20
+    assert path.stat().st_size < MANY // 100
     return path
 
 
@@ -282,26 +289,27 @@ def bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with tarfile.open(fileobj=tar, mode="w") as archive:
         for number in range(8):
             info = tarfile.TarInfo(f"{number}.wav")
-            info.size = 2**26
-            archive.addfile(info, io.BytesIO(bytes(2**26)))
+            info.size = MANY
+            archive.addfile(info, io.BytesIO(bytes(MANY)))
     (folder / "a.tar.zst").write_bytes(zstandard.compress(tar.getvalue(), 3))
     del tar
     with zipfile.ZipFile(folder / "b.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for number in range(8):
-            packed.writestr(f"{number}.wav", bytes(2**26))
-    value = np.zeros(2**20, np.uint8).tobytes()
-    sound = pa.DictionaryArray.from_arrays(
-        pa.array(np.zeros(1000, np.int32)), pa.array([value], pa.binary())
-    )
-    table = pa.table({"audio": sound})
-    pq.write_table(table, folder / "c.parquet", compression="zstd")
+            packed.writestr(f"{number}.wav", bytes(MANY))
+    table = pa.table({"audio": pa.array(64 * [bytes(MANY // 64)], pa.binary())})
+    with pq.ParquetWriter(folder / "c.parquet", table.schema, compression="zstd") as writer:
+        for _ in range(8):
+            writer.write_table(table)
     row = b"{}\n"
-    (folder / "d.jsonl.zst").write_bytes(zstandard.compress(row * (2**29 // len(row)), 3))
+    (folder / "d.jsonl.zst").write_bytes(zstandard.compress(row * (MANY // len(row)), 3))
     return {it.name: small(it) for it in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["a.tar.zst", "b.zip", "c.parquet", "d.jsonl.zst"])
-def test_what_unpacks_to_very_much_is_given_up(name: str, bombs: dict[str, Path]) -> None:
+def test_what_unpacks_to_very_much_is_given_up(
+    name: str, bombs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST_IN_MEMORY", 2 * MANY)
     problems, unpacked = [], 0
     for member in read_through(bombs[name]):
         if member.problem is None:
@@ -309,7 +317,7 @@ def test_what_unpacks_to_very_much_is_given_up(name: str, bombs: dict[str, Path]
         else:
             problems.append(member.problem.detail)
     assert any("of almost nothing" in it for it in problems), problems[-1:]
-    assert unpacked < 2**29
+    assert unpacked < 3 * MANY
 
 
 def read_through(path: Path) -> Iterator[Any]:
@@ -430,3 +438,47 @@ def test_settings_of_the_current_folder_are_ignored_with_a_warning(
     (home / "earmark").mkdir(parents=True)
     (home / "earmark" / "earmark.toml").write_text("port = 4711\n")
     assert load_settings().port == 4711
+
+
+# Web servers
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    """Sends whoever asks to another name of this machine, or into folders without end."""
+
+    def do_GET(self) -> None:
+        port = self.headers["Host"].partition(":")[2]
+        if self.path.startswith("/deep/"):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'<a href="down/">down/</a>')
+            return
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{port}/secret.wav")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_web_server_leads_nowhere_else_and_not_for_ever() -> None:
+    with serving(_Elsewhere) as address:
+        with pytest.raises(DatasetError, match=r"another server, localhost, .* not followed"):
+            list(members(place(f"http://{address}/song.wav")))
+        found = list(members(place(f"http://{address}/deep/")))
+        assert [it.problem is not None for it in found] == [True]
+        assert "folders deep" in str(found[0].problem)
+
+
+def test_metrics_have_an_address_of_their_own(earmark: Earmark) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (made,) = earmark.lines("keys", "create", "--owner", "Ada", "--scope", "query")
+    with earmark.server(EARMARK_METRICS_PORT=str(port)) as address:
+        assert httpx.get(f"{address}/metrics").status_code == 401
+        with_key = {"Authorization": f"Bearer {made['key']}"}
+        assert httpx.get(f"{address}/metrics", headers=with_key).status_code == 403
+        told = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert f"earmark_recordings {SONGS}.0" in told

@@ -137,3 +137,18 @@ def test_a_change_of_rights_is_seen_by_who_has_read_before(tmp_path, database) -
     perform(library, "change", 2, {"licence_until": "2020-01-01"})
     assert finds(reader, 2) == finds(reader, 2, owner="ada") == []
     assert finds(reader, 3, owner="bo") == ["id-3"]
+
+
+def test_placements_of_any_number_of_segments_are_read(tmp_path, monkeypatch) -> None:
+    """However many parameters a database takes in one query."""
+    monkeypatch.setattr(merging, "FEW", 100)  # nothing is merged
+    library = Library.open(tmp_path / "library", ENCODER, create=True)
+    for seed in range(5):
+        perform(library, "ingest", [seed], None)
+    with library.reading() as connection:
+        rows = [row.number for row in catalogue.segments(connection)]
+        whole = catalogue.placements(connection)
+        monkeypatch.setattr(catalogue, "AT_ONCE", 2)
+        assert same(catalogue.placements(connection, segments=rows[::-1]), whole)
+        some = catalogue.placements(connection, segments=rows[1:4])
+        assert same(some, whole.where(rows[1:4]))

@@ -164,7 +164,7 @@ def test_an_interruption_makes_two_matches_at_one_offset(library):
 
 def test_what_is_hardly_made_out_beside_a_match_is_part_of_it(library):
     x = track(ENCODER, 4, 60)[100:400].copy()
-    x[:120] = noisy(x[:120], 1, 3.0)
+    x[:120] = noisy(x[:120], 1, 4.0)
     faint = library.search(query(ENCODER, x[:120]))[0]
     assert [match for match in faint if match.tier == "match"] == []
     unrelated = track(ENCODER, 300, 20)[:150]

@@ -5,6 +5,8 @@ MOST_IN_MEMORY = 256 * 2**20
 # Times its size that what is compressed may unpack to, beyond what is held in memory anyway: sound that is
 # compressed already hardly shrinks, and PCM to a half; only silence and bombs do so.
 _MOST_RATIO = 200
+# Bytes that a row of a table counts for beside its content: what it costs to note it.
+ROW = 256
 
 
 def is_bomb(size: int, packed: int) -> bool:

@@ -76,7 +76,7 @@ def require_content(path: Place) -> None:
 def unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
     """A file's content, decompressed if it is compressed, and whether it is not.
 
-    What it is called says nothing of that. Raises DatasetError for what is compressed in a way not read here.
+    An archive may be called otherwise. Raises DatasetError for what is compressed in a way not read here.
     """
     with path.open("rb") as file:
         head = file.read(8)
@@ -91,6 +91,8 @@ def unpacked(path: Place) -> Iterator[tuple[Any, bool]]:
             with reader.stream_reader(file, read_across_frames=True) as stream:
                 yield _Bounded(stream, file), False
         else:
+            if path.name.lower().endswith((".gz", ".zst")) and ".tar." not in path.name.lower():
+                raise DatasetError("it is not compressed, as its name says")
             for begins, kind in _NOT_UNPACKED.items():
                 if head.startswith(begins):
                     raise DatasetError(f"it is packed as {kind}, which its name does not say")

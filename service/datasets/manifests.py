@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from fingerprint.errors import reason_of
 from service.datasets.extensions import is_list
 from service.datasets.labels import labels_of, path_of
+from service.datasets.limits import ROW, Unpacked
 from service.datasets.location import DatasetError, Place, bytes_of, require_content, unpacked
 from service.datasets.member import Member, bad, named
 from service.presentation.formatting import as_text
@@ -21,12 +22,14 @@ def manifest_members(path: Place) -> Iterator[Member]:
     """What a manifest names, up to where it is damaged. Raises DatasetError if that is its beginning."""
     name, index, seen = as_text(path.name), 0, 0
     require_content(path)
+    rows, packed = Unpacked(), bytes_of(path)
     try:
         with unpacked(path) as (stream, plain):
             position = stream.tell if plain else stream.position
             raw = cast(Any, _Raw(stream))
             lines = _lines(io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline=""))
             for fields in _rows(path, lines):
+                rows.add(ROW, packed)
                 before, seen = seen, position()
                 yield _of_line(path, name, index, max(0, seen - before), fields)
                 index += 1

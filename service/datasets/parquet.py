@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.datasets.labels import Labels, labels_of
-from service.datasets.limits import MOST_IN_MEMORY, Unpacked, is_bomb
+from service.datasets.limits import MOST_IN_MEMORY, ROW, Unpacked, is_bomb
 from service.datasets.location import DatasetError, Place, bytes_of
 from service.datasets.member import Member, bad, named
 from service.datasets.source import InMemory
@@ -15,7 +15,6 @@ from service.presentation.formatting import as_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROW = 64  # bytes that a row counts for beside its content
 _ROWS = 8  # of a Parquet file read at once
 _SILENT = ("Image", "Pdf")  # of Hugging Face's kinds of columns of {bytes, path}
 # How pictures' names end, and how their bytes begin; those of WebP begin as those of WAV do.
@@ -69,7 +68,7 @@ def parquet_members(path: Place, name: str) -> Iterator[Member]:
         decoded, packed = Unpacked(), bytes_of(path)
         for batch in file.iter_batches(_ROWS, columns=[*firsts, *described], use_threads=False):
             # a dictionary's or a run's one value is packed once, however many rows have it
-            decoded.add(batch.nbytes + _ROW * len(batch), packed)
+            decoded.add(batch.nbytes + ROW * len(batch), packed)
             for at in range(len(batch)):
                 cells = {column: batch.column(column)[at].as_py() for column in batch.schema.names}
                 labels = labels_of({column: cells[column] for column in described})

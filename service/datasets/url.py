@@ -17,6 +17,10 @@ from fingerprint.errors import AudioErrorType
 _LISTING, _DEEPEST, _FOLDERS = 64 * 2**20, 32, 1_000_000
 
 
+class _Refused(Exception):
+    """What a web server asks for and does not get."""
+
+
 class Unreachable(OSError):
     """What is at a URL, or should be, and cannot be had; `strerror` and `type` say why."""
 
@@ -25,6 +29,9 @@ class Unreachable(OSError):
         while error.__cause__ is not None:  # of what a client says, the cause tells most
             error = error.__cause__
             missing = missing or isinstance(error, FileNotFoundError)
+        missing = missing and not isinstance(
+            error, _Refused
+        )  # which fsspec takes for a missing file
         reason = "no such file or folder" if missing else shown(str(error)) or type(error).__name__
         super().__init__(None, reason, url)
         self.type: AudioErrorType = "not-found" if missing else "undecodable"
@@ -125,7 +132,7 @@ class Url:
         store = _store(self.given, _LISTING)[0] if self._is_web else self._store
         try:
             if depth > _DEEPEST or next(folders_seen) > _FOLDERS:
-                raise ValueError(f"more than {_DEEPEST} folders deep, or {_FOLDERS:,} folders")
+                raise _Refused(f"more than {_DEEPEST} folders deep, or {_FOLDERS:,} folders")
             listed = store.ls(self.path, detail=True)
         except Exception as error:
             unreadable(Unreachable(error, self))
@@ -190,12 +197,12 @@ def _bounds(most: int | None) -> Any:
         there = here.join(type(here)(request.response.headers.get("Location", "")))
         upgraded = (here.scheme, there.scheme, there.port) == ("http", "https", 443)
         if there.host != here.host or (there.port != here.port and not upgraded):
-            raise ValueError(f"it leads to another server, {there.host}, which is not followed")
+            raise _Refused(f"it leads to another server, {there.host}, which is not followed")
 
     async def received(session: Any, read: Any, chunk: Any) -> None:
         read.size += len(chunk.chunk)
         if most is not None and read.size > most:
-            raise ValueError(f"the listing has more than {most / 2**20:,.0f} MiB")
+            raise _Refused(f"the listing has more than {most / 2**20:,.0f} MiB")
 
     config = aiohttp.TraceConfig(Read)
     config.on_request_redirect.append(redirected)

@@ -46,7 +46,10 @@ def again(clip: Path, evidence: Evidence, encoder: Encoder, limits: Limits) -> F
         raise AudioError("undecodable", f"{clip}: cannot be read ({error.strerror})") from error
     if sha256 != evidence.sha256:  # another file, of which nothing has to be heard
         return replace(kept, sha256=sha256)
-    with open_audio(clip, limits, clip.name, evidence.match.track) as stream:
+    track = evidence.match.track
+    with open_audio(clip, limits, clip.name, track) as stream:
+        if track is not None and track > stream.tracks:
+            raise KeyError(track)
         samples = _cut(stream, round(first * SAMPLE_RATE), round(last * SAMPLE_RATE))
     made = fingerprint_samples(samples, encoder, QUERY_EVERY, clip.name)
     return replace(made, sha256=sha256, start=made.start + first)

@@ -47,7 +47,7 @@ FOLDER = "jobs"  # in the library
 PAGE = 100
 _LOOK_EVERY = 2.0  # s, for what other servers have left undone or were told to end
 _FORGET_EVERY = 3600.0  # s, for what has been kept for long enough
-_NICE = 0  # below requests, which somebody waits for
+_NICE = 5  # below requests, which somebody waits for
 _MEMORY = 8 * 2**30  # bytes that a process of a job may take; its workers take less
 # A job's files are its owner's. Python's own status for an error that nobody expected is SOME_FAILED.
 _START = f"""

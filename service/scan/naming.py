@@ -40,6 +40,7 @@ CREATE MACRO title_in_full(name) AS
 CREATE MACRO title_key(name) AS
     CASE WHEN is_plain(strip_accents(lower(name))) THEN strip_accents(lower(name))
         ELSE title_in_full(name) END;
+CREATE MACRO is_nameless(name) AS NOT coalesce(regexp_matches(name, '[\p{L}\p{N}]'), false);
 CREATE MACRO without_the(name) AS CASE WHEN starts_with(name, 'the ') THEN name[5:] ELSE name END;
 CREATE MACRO the_ahead(name) AS regexp_replace(name, '(?i)^(.*), the$', 'The \1');
 CREATE MACRO artist_in_full(name) AS

@@ -129,7 +129,7 @@ WHERE isrc_first(isrc) IN (SELECT code FROM works WHERE code IS NOT NULL)
     OR title_key(title) IN (SELECT name FROM works WHERE name IS NOT NULL)
     OR isrc_second(isrc) IN (SELECT code FROM works WHERE code IS NOT NULL)
     OR isrc_many(isrc)
-    OR (title_key(title) IS NULL AND isrc_key(isrc) IS NULL)
+    OR (is_nameless(title) AND isrc_key(isrc) IS NULL)
 """
 _NAMED = """
 CREATE TEMP TABLE named AS
@@ -144,7 +144,7 @@ SELECT line, coalesce(nullif(id, ''), line::VARCHAR) AS row, title, artist, isrc
     words(artist_key(artist)) AS words
 FROM (SELECT * REPLACE (nullif(artist, '') AS artist) FROM candidates)
     LEFT JOIN lengths USING (duration)
-WHERE NOT broken AND (title_key(title) IS NOT NULL OR isrc_key(isrc) IS NOT NULL)
+WHERE NOT broken AND NOT (is_nameless(title) AND isrc_key(isrc) IS NULL)
 """
 _HITS = f"""
 CREATE TEMP TABLE hits AS
@@ -237,7 +237,7 @@ def _tell_unread(database: duckdb.DuckDBPyConnection, errors: _Errors) -> tuple[
     rows = database.execute(
         """
         SELECT line, broken, isrc FROM candidates
-        WHERE broken OR (title_key(title) IS NULL AND isrc_key(isrc) IS NULL) ORDER BY line
+        WHERE broken OR (is_nameless(title) AND isrc_key(isrc) IS NULL) ORDER BY line
         """
     )
     while some := rows.fetchmany(_CHUNK):
