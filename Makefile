@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # Files of hashes, which look like secrets.
 HASHES := ^requirements(-demo)?\.lock$$|^benchmarks/results/|^index/calibration\.json$$
 
-.PHONY: demo test test-all check reference described benchmark benchmark-full lock clean
+.PHONY: demo test test-all check audit reference described benchmark benchmark-full lock clean
 
 demo: $(or $(wildcard .venv/ready),.venv/demo)  ## Compose works, ingest them, damage them, find them. AUDIO=folder adds your own.
 	@$(BIN)/python -m benchmarks.demo $(if $(AUDIO),--audio "$(AUDIO)")
@@ -24,18 +24,20 @@ test: .venv/ready  ## What must hold, in minutes: all but the tests marked slow.
 	$(BIN)/python tests/forked.py  # compiles the kernels, which tests side by side would each do
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
-test-all: .venv/ready  ## Everything that must hold: also kills, clusters, made-up requests, browsers in every size.
+test-all: .venv/training  ## Everything that must hold: also kills, clusters, made-up requests, browsers in every size.
 	$(BIN)/python tests/forked.py
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-check: .venv/ready  ## Style and types, known vulnerabilities, secrets that were left in a file.
+check: .venv/ready  ## Style, types, imports, secrets that were left in a file.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python .ci/audit.py
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --exclude-files '$(HASHES)' \
 		--exclude-lines 'bytes\.fromhex'
+
+audit: .venv/ready  ## Known vulnerabilities of what is installed; exit status 2: nothing could be audited.
+	@$(BIN)/python .ci/audit.py
 
 described: .venv/ready  ## Whether all answers are as described, over CASES made-up requests for each route.
 	CASES=$(or $(CASES),1000) $(BIN)/pytest -s tests/test_described.py
@@ -69,6 +71,12 @@ clean:
 	@echo "Installing what the tests, the benchmarks and the checks need. This takes some minutes."
 	@$(INSTALL) --requirement requirements.lock
 	@$(INSTALL_EARMARK)
+	@touch $@
+
+.venv/training: .venv/ready
+	@echo "Installing what training needs, for its tests."
+	@$(BIN)/pip install -qq --disable-pip-version-check --root-user-action=ignore \
+		--no-build-isolation --editable '.[training]'
 	@touch $@
 
 .venv/bin/pip:

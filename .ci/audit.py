@@ -6,7 +6,7 @@
 pip-audit asks PyPI. Where PyPI cannot be reached, a checkout of github.com/pypa/advisory-database is read
 instead, if EARMARK_ADVISORIES names one of the last 90 days.
 
-Exit status: 0 none is known; 1 some are, each a line, or nothing was audited, which is no pass.
+Exit status: 0 no vulnerability is known; 1 some are, a line each; 2 nothing was audited, which is no pass.
 """
 
 import json
@@ -26,7 +26,7 @@ def main(requirements: str = "requirements.lock") -> int:
     """Audit, and say what came of it."""
     packages = _asked(requirements)
     if packages is None:
-        return 1
+        return 2
     by = "PyPI"
     if not any("skip_reason" not in package for package in packages):
         copy = os.environ.get("EARMARK_ADVISORIES")
@@ -35,12 +35,12 @@ def main(requirements: str = "requirements.lock") -> int:
                 "NOT AUDITED: PyPI cannot be reached, and EARMARK_ADVISORIES names no checkout of "
                 "pypa/advisory-database"
             )
-            return 1
+            return 2
         newest = _newest(Path(copy))
         if newest is None or datetime.now(UTC) - newest > _OLDEST:
             when = f"of {newest:%Y-%m-%d}" if newest else "nothing that can be read"
             print(f"NOT AUDITED: {copy} is {when}; fetch it anew")
-            return 1
+            return 2
         packages, by = looked_up(requirements, Path(copy)), f"the copy of {newest:%Y-%m-%d}"
     audited = [package for package in packages if "skip_reason" not in package]
     found = [(package, flaw) for package in audited for flaw in package["vulns"]]

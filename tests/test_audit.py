@@ -53,9 +53,9 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         ([GOOD], 0, "1 of 1 packages audited by PyPI, 0 vulnerabilities"),
         ([GOOD, FLAWED, SKIPPED], 1, "jinja2 2.0: PYSEC-1, mended in 3.1\n2 of 3 packages"),
-        ([SKIPPED], 1, "NOT AUDITED"),
-        (AWAY, 1, "NOT AUDITED"),
-        ("ERROR: requirements.lock is no such file", 1, "no such file"),
+        ([SKIPPED], 2, "NOT AUDITED"),
+        (AWAY, 2, "NOT AUDITED"),
+        ("ERROR: requirements.lock is no such file", 2, "no such file"),
     ],
 )
 def test_an_audit_says_what_came_of_it(
@@ -73,7 +73,7 @@ def test_an_audit_says_what_came_of_it(
         ("jinja2==2.5", "now", 1, "jinja2 2.5: PYSEC-2"),
         ("jinja2==3.1.4", "now", 0, "1 of 1 packages audited by the copy of"),
         ("jinja2==1.9", "now", 0, "0 vulnerabilities"),
-        ("jinja2==3.1.4", "2024-10-10T00:00:00Z", 1, "NOT AUDITED"),
+        ("jinja2==3.1.4", "2024-10-10T00:00:00Z", 2, "NOT AUDITED"),
     ],
 )
 def test_without_pypi_a_recent_copy_of_the_advisories_is_read(
