@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import pictures
-from benchmarks.encoders import Clip
+from benchmarks.experiments.encoders import Clip
 from fingerprint import spectrogram
 from fingerprint.audio import SAMPLE_RATE
 
