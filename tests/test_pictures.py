@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import pictures
+from benchmarks.experiments import pictures
 from benchmarks.experiments.encoders import Clip
 from fingerprint import spectrogram
 from fingerprint.audio import SAMPLE_RATE

@@ -4,7 +4,8 @@
 
 puts the train packages' works (or those of the packages named) into a library and asks it about two stretches
 of 15 s of each work of the other splits, as they are. Packages may share a recording under another name, and
-a split that shares one with train measures what was learned by heart. Exit status 1 if there is a match.
+a split that shares one with train measures what was learned by heart. Whether a match is the same audio, and
+not only kin, its waveform tells (as in `benchmarks.truth`). Exit status 1 if one is.
 """
 
 import argparse
@@ -12,10 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from benchmarks import corpora
 from benchmarks.calibration.calibrate import fingerprint_of
+from benchmarks.damage import Signal
+from benchmarks.truth import SAME, correlate, prepared
 from fingerprint.audio import SAMPLE_RATE, read_audio
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
@@ -41,6 +45,15 @@ def library_of(items: list[corpora.Item], folder: Path, encoder: Encoder) -> Lib
     return library
 
 
+def likeness(clip: Signal, work: Signal) -> float:
+    """Largest correlation of a second of the clip with the work, at any lag and in either polarity."""
+    longer = prepared(work).astype(np.float32)
+    seconds = (clip[at : at + SAMPLE_RATE] for at in range(0, len(clip) - SAMPLE_RATE, SAMPLE_RATE))
+    return max(
+        (abs(correlate(prepared(x).astype(np.float32), longer)[0]) for x in seconds), default=0.0
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--package", nargs="*", default=[], help="of train; default: all")
@@ -50,7 +63,7 @@ def main() -> None:
     works = [i for i in corpora.items("train") if not args.package or i.package in args.package]
     asked = [item for split in args.against for item in corpora.items(split)]
     known = {item.id: item for item in works}
-    found = 0
+    found = same = 0
     with tempfile.TemporaryDirectory(prefix="earmark-") as folder:
         library = library_of(works, Path(folder, "library"), encoder)
         for item in tqdm(asked, "asked", disable=None):
@@ -66,16 +79,18 @@ def main() -> None:
                     continue
                 for match in matches:
                     other = known[match.recording]
+                    alike = likeness(clip, read_audio(other.audio()))
                     found += 1
+                    same += alike >= SAME
                     print(
                         f"{item.split} {item.package} {item.title!r} from {first / SAMPLE_RATE:.0f} s: "
-                        f"{match.tier} with {other.package} {other.title!r}, E {match.e_value:.1e}",
+                        f"{match.tier} with {other.package} {other.title!r}, E {match.e_value:.1e}, "
+                        f"waveforms correlate by {alike:.2f}",
                         flush=True,
                     )
-    print(
-        f"{len(works)} works of train, {len(asked)} of {' and '.join(args.against)}: {found} matches"
-    )
-    sys.exit(1 if found else 0)
+    others = f"{len(asked)} works of {' and '.join(args.against)}"
+    print(f"{len(works)} works of train, {others}: {found} matches, {same} of them the same audio")
+    sys.exit(1 if same else 0)
 
 
 if __name__ == "__main__":
