@@ -119,7 +119,8 @@ def search(
         _match(measured, first, last, judgement, question, calibration)
         for found in heard
         for judgement in [_judged(found, heard, question, calibration, gate)]
-        for measured in [told(found, question)]
+        # what is too weak for review is not looked at closely
+        for measured in [told(found, question) if found.e_value <= REVIEW else found]
         for first, last in found.stretches
     ]
 
@@ -380,9 +381,10 @@ def _match(
         and abs(reference_start - query_start) < SAME_PLACE
     )
     change = Change(1.0, 1.0, 1.0, 0.0, 0.0, 0.0) if same_file else found.change
-    elsewhere = [] if same_file else repeats(found, first_step, last_step, question)
+    looked_at = found.e_value <= REVIEW and not same_file
+    elsewhere = repeats(found, first_step, last_step, question) if looked_at else []
 
-    tested = calibration.tested if found.hypotheses == 1 else None
+    tested = calibration.tested if found.hypotheses == 1 else calibration.tested_altered
     ratio = calibration.likelihood_ratio if found.hypotheses == 1 else None
     if judgement.shared is not None or judgement.other_version:
         ratio = None  # the question is no longer whether it is chance

@@ -127,7 +127,7 @@ class Space(NamedTuple):
 
 @dataclass(frozen=True)
 class Tested:
-    """What clips of music that is not in a library brought, which neither encoder nor fit has seen.
+    """What clips of music that is not in a library brought, and that the encoder was not trained on.
 
     Attributes
     ----------
@@ -188,7 +188,7 @@ class Calibration:
     likeness : what tells a copy from another version, of which chance says nothing; None if that was never
         fitted: then all are copies
     likelihood_ratio : of queries as they are; None if that was never validated
-    tested : what queries as they are brought in a test; None if there was none
+    tested, tested_altered : what unrelated queries brought, as they are and under the ladder; None of no test
     """
 
     unaltered: Tail
@@ -197,6 +197,7 @@ class Calibration:
     likeness: Likeness | None = None
     likelihood_ratio: LikelihoodRatio | None = None
     tested: Tested | None = None
+    tested_altered: Tested | None = None
 
     @classmethod
     def of(cls, encoder: str) -> "Calibration":
@@ -214,6 +215,7 @@ class Calibration:
         """From what JSON makes of one. Raises KeyError if something is missing."""
         altered, stored, likeness = entry["altered"], entry["stored"], entry.get("likeness")
         ratio, tested = entry.get("likelihood_ratio"), entry.get("tested")
+        tested_altered = entry.get("tested_altered")
         return cls(
             Tail.of(entry["unaltered"]),
             Tail.of(altered) if altered else None,
@@ -221,6 +223,7 @@ class Calibration:
             Likeness.of(likeness) if likeness else None,
             LikelihoodRatio.of(ratio) if ratio else None,
             Tested.of(tested) if tested else None,
+            Tested.of(tested_altered) if tested_altered else None,
         )
 
     def e_value(

@@ -9,7 +9,8 @@ which splits share no artist: as they are, and others under the whole ladder of 
 of the tune packages' stored codes, with which `earmark verify --calibration` compares a library's. Every
 alignment found is chance, or one of related music, which `index.tail_fit` tells apart and fits without.
 Printed are λ with its interval (works drawn with replacement), stated beside observed numbers of chance
-matches, and the related pairs.
+matches, and the related pairs. The table also keeps how close the clips came, related or not: what answers
+say of chance.
 
 Of 30 s under the ladder nothing is looked for: it looks at each ten seconds by themselves. With --scores what
 was found is kept, and a second run fits it again without searching.
@@ -50,6 +51,8 @@ from index.tail_fit import Fit, Look, fit, peaks, tail_of, without
 LENGTHS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
 ALTERED_LENGTHS = (1.0, 2.0, 5.0, 10.0)  # seconds, under the ladder
 E_VALUES = (1.0, 0.1, 0.01, 0.001)
+TESTED = {"unaltered": "tested", "altered": "tested_altered"}
+NOTED = 0.1  # largest E-value of a test's best answers that the table keeps
 COUNTED_AS = (60_000, 100_000, 150_000, 250_000)  # embeddings
 
 
@@ -216,6 +219,23 @@ def observed(looks: Sequence[Look], tail: Tail, e_values: Sequence[float]) -> li
     return [int(np.sum(stated <= math.log(e_value))) for e_value in e_values]
 
 
+def tested(looks: Sequence[Look], tail: Tail) -> dict[str, Any]:
+    """How many clips were looked for, and the E-values of the best answers to them, up to NOTED."""
+    best = sorted(
+        math.exp(
+            tail.log_e_value(
+                max(look.peaks.values()), look.query_embeddings, look.library_embeddings
+            )
+        )
+        for look in looks
+        if look.peaks
+    )
+    return {
+        "clips": len(looks),
+        "closest": [float(f"{e_value:.3g}") for e_value in best if e_value <= NOTED],
+    }
+
+
 def counted_as(looks: Sequence[Look], tail: Tail) -> Iterator[str]:
     """Observed over stated numbers of chance matches, by the size that the library counts as at least."""
     for least in COUNTED_AS:
@@ -296,6 +316,8 @@ def main() -> None:
             "related": len(fitted.related),
             "command": command,
         }
+        if name in TESTED:
+            entry[TESTED[name]] = tested(some, fitted.tail) | {"command": command}
     if args.write:
         enter(encoder, entry)
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.calibration.calibrate import (
+    NOTED,
     background_of,
     enter,
     fingerprint_of,
@@ -53,7 +54,6 @@ from index.tail_fit import peaks
 LENGTHS = (2.0, 5.0, 10.0)  # s
 DAMAGES = ("none", "drawn", "0 dB")
 NOTHING = 100.0  # E-value of a clip that finds nothing
-NOTED = 1.0  # largest E-value of unrelated clips that the table keeps
 AT_ONCE = 50  # clips noted together
 FARTHEST = (-2.0, 30.0)  # of -log10 E, as the fit sees it
 COMMAND = "python -m benchmarks.calibration.likelihood_ratio --clips {clips}"

@@ -1,7 +1,7 @@
 """Encoders side by side, before any index: which finds the clip's recording by its embeddings alone.
 
-    python -m benchmarks.experiments.encoders WEIGHTS|CHECKPOINT... [--clips 60] [--seed 1] \
-        [--split train --works 128]
+    python -m benchmarks.experiments.encoders WEIGHTS|CHECKPOINT... [--clips 60] [--cells across-9dB ...]
+        [--seed 1] [--split train --works 128]
 
 Clips of the tune split, damaged as in the benchmark (`benchmarks.degrade`), the same for every encoder, are
 compared with all works of the split at every offset: similarities are summed along the clip, and the largest
@@ -146,6 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("encoders", type=Path, nargs="+", metavar="WEIGHTS|CHECKPOINT")
     parser.add_argument("--clips", type=int, default=60, help="of each damage and length")
+    parser.add_argument(
+        "--cells", nargs="+", choices=DEGRADATIONS, default=CELLS, metavar="NAME", help="damages"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("tune", "train"), default="tune")
     parser.add_argument(
@@ -153,7 +156,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     works = [(item.package, samples) for item, samples in works_of(args.split, args.works)]
-    clips = made_clips(works, args.clips, args.seed)
+    clips = made_clips(works, args.clips, args.seed, args.cells)
     print(f"{len(works)} works ({args.split}), {args.clips} clips a cell; found first, % (margin)")
     for path in args.encoders:
         encoder = load(path)
@@ -165,7 +168,7 @@ def main() -> None:
         for name, library in libraries.items():
             print(f"{path.name}, {name}")
             found = dict(zip(clips, outcomes(encoder, library, clips), strict=True))
-            for cell in (*CELLS, "all"):
+            for cell in (*args.cells, "all"):
                 print(f"  {cell:16} {_shares(found, cell)}", flush=True)
 
 
