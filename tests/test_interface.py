@@ -233,3 +233,15 @@ def test_importing_earmark_is_cheap() -> None:
     code = "import sys, earmark; print(*{'numpy', 'numba', 'pydantic', 'av'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_plain_installation_needs_no_extra() -> None:
+    code = """
+import sys
+from service.runtime.extras import EXTRA_OF
+sys.modules.update(dict.fromkeys(EXTRA_OF))  # as if they were not installed
+import earmark.interface, service.cli.main, service.intake.ern, service.intake.metadata
+import service.query.clips, service.evidence.bundle
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

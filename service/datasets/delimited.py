@@ -13,15 +13,16 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pacsv
 
 from fingerprint.errors import reason_of
 from fingerprint.isrc import isrcs_in
 from service.datasets.location import DatasetError, Place, unpacked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SAMPLE = 2**18  # bytes looked at for the layout
 _BLOCK = 2**24  # bytes read at once
@@ -226,13 +227,15 @@ class Delimited:
         self._path, self._layout, self._wanted, self._isrc = path, layout, wanted, isrc
         self._odd = odd
         self._columns = [f"c{at}" for at in range(len(layout.header))]
+        import pyarrow as pa
+
         self.schema = pa.schema(
             [("line", pa.int64()), *((self._columns[at], pa.string()) for at in wanted)]
         )
         self.rows = self.assumed = 0
         self.damage: str | None = None
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> "Iterator[pa.RecordBatch]":
         """Every row's wanted cells, up to damage if there is some: `damage` says so then."""
         line = 1
         carried: list[tuple[int, str]] = []  # lines of a row that goes on in the next block
@@ -269,8 +272,11 @@ class Delimited:
         except Exception as error:  # what the decompressors make of damage
             self.damage = f"is damaged ({reason_of(error)}); what comes after it is not read"
 
-    def _regular(self, block: bytes, line: int) -> pa.Table | None:
+    def _regular(self, block: bytes, line: int) -> "pa.Table | None":
         """The rows of a block in which each line is one; None where that is not so."""
+        import pyarrow as pa
+        import pyarrow.csv as pacsv
+
         data = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero(data == ord("\n"))
         count = len(ends) + (block[-1:] != b"\n")
@@ -300,8 +306,10 @@ class Delimited:
 
     def _irregular(
         self, block: bytes, line: int, carried: list[tuple[int, str]], *, last: bool = False
-    ) -> tuple[pa.Table, list[tuple[int, str]]]:
+    ) -> "tuple[pa.Table, list[tuple[int, str]]]":
         """The rows of a block and of the lines carried over, and the lines that may go on behind it."""
+        import pyarrow as pa
+
         width = len(self._layout.header)
         numbered = []
         for number, (text, sound) in enumerate(lines_of(block) if block else (), start=line):
