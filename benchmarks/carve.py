@@ -17,8 +17,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from benchmarks import sofa
-
 _AUDIO = (
     "ogg oga opus mp3 flac wav aif aiff aifc au snd m4a aac wma wv ape mpc spx mp2 "
     "mod xm it s3m mptm stm mtm 669 med okt ult far umx mo3 mid midi kar rmi"
@@ -118,6 +116,8 @@ def audio_in(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, byte
     if depth > DEEPEST or suffix in IGNORED_SUFFIXES:
         return
     if suffix == "sofa":
+        from benchmarks import sofa  # needs h5py, which the demo does without
+
         for number, response in enumerate(sofa.responses(data)):
             yield f"{name}.d/response-{number:04d}.wav", response
         return

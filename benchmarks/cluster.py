@@ -41,7 +41,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks import corpora
-from benchmarks.calibrate import library_of
+from benchmarks.calibration.calibrate import library_of
 from benchmarks.clips import MadeClip, make_clips
 from benchmarks.journal import Journal
 from benchmarks.plan import Plan
@@ -268,7 +268,7 @@ def large_sample(encoder: Encoder) -> Sample:
 
 
 def train_works(encoder: Encoder) -> list[Fingerprint]:
-    """The works of the train split, of their codes (`benchmarks.calibrate` keeps them)."""
+    """The works of the train split, of their codes (`benchmarks.calibration.calibrate` keeps them)."""
     step = encoder.step * REFERENCE_EVERY
     return [
         Fingerprint(

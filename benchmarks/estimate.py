@@ -37,13 +37,13 @@ class Measured:
     reference : spectrogram and encoder for a recording (`benchmarks.throughput`)
     compare : nanoseconds for one stored embedding, with the alignments that follow
         (`benchmarks.throughput --library`, 100,000 recordings)
-    file : milliseconds that the reading process takes for a file (`benchmarks.memory`)
+    file : milliseconds that the reading process takes for a file (`benchmarks.soak.memory`)
     probed : share of a sound that a probe decodes (`service/scan/worker.py`)
     bytes : of a library for a second of audio (`benchmarks.scale`)
     catalogue : bytes for a recording (`benchmarks.scale`)
     opening : seconds for a million recordings (`benchmarks.scale`)
-    worker : MB of a worker beside the library (`benchmarks.memory`)
-    note : bytes of journal and report for a file (`benchmarks.dump`)
+    worker : MB of a worker beside the library (`benchmarks.soak.memory`)
+    note : bytes of journal and report for a file (`benchmarks.soak.dump`)
     rows : metadata rows in a second of CPU (`benchmarks.metadata`)
     """
 

@@ -29,7 +29,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import corpora
-from benchmarks.calibrate import LENGTHS, background_of, fingerprint_of, library_of, tune_works
+from benchmarks.calibration.calibrate import (
+    LENGTHS,
+    background_of,
+    fingerprint_of,
+    library_of,
+    tune_works,
+)
 from benchmarks.damage import degrade
 from benchmarks.journal import Journal
 from benchmarks.simulation import Simulation

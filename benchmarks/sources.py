@@ -18,6 +18,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from fingerprint.errors import EarmarkError
 
 DATA = Path(__file__).parent / "data"
@@ -122,7 +124,7 @@ def download_from_suite(source: Source, folder: Path, lists: Path) -> Path:
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     # beside the lists, where `update` removes what it does not know
     listed = lists.with_suffix(".list")
-    listed.write_text(f"deb {mirrors[0]} {suite} main contrib\n")
+    line = f"deb {mirrors[0]} {suite} main contrib\n"
     options = {
         "Dir::Etc::sourcelist": str(listed),
         "Dir::Etc::sourceparts": "/dev/null",
@@ -133,8 +135,12 @@ def download_from_suite(source: Source, folder: Path, lists: Path) -> Path:
     }
     flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     try:
-        if not any(lists.glob("*_Packages*")):
-            run(["apt-get", "-qq", *flags, "update"])
+        # packages are fetched side by side, and only one may write the lists
+        with filelock.FileLock(lists.with_suffix(".lock")):
+            if not listed.is_file() or listed.read_text() != line:
+                listed.write_text(line)
+            if not any(lists.glob("*_Packages*")):
+                run(["apt-get", "-qq", *flags, "update"])
         run(["apt-get", "-qq", *flags, "download", source.package], cwd=folder)
     except CorpusError as error:
         raise CorpusError(f"{source.package} of {suite}: {error}") from None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fingerprint.audio import SAMPLE_RATE, AudioStream, Limits, open_audio
+from fingerprint.emk import heard_as, value_of
 from fingerprint.encoder import Encoder
 from fingerprint.errors import AudioError
 from fingerprint.spectrogram import (
@@ -146,14 +147,14 @@ class Fingerprint:
             embeddings = codes.astype(np.float32)
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)
             made = cls(
-                encoder=_value(text, "encoder", str),
-                source=_value(text, "source", str),
-                sha256=_value(text, "sha256", str),
-                duration=float(_value(text, "duration", float)),
-                every=_value(text, "every", int),
-                start=float(_value(text, "start", float)),
-                step=float(_value(text, "step", float)),
-                reach=float(_value(text, "reach", float)),
+                encoder=value_of(text, "encoder", str),
+                source=value_of(text, "source", str),
+                sha256=value_of(text, "sha256", str),
+                duration=float(value_of(text, "duration", float)),
+                every=value_of(text, "every", int),
+                start=float(value_of(text, "start", float)),
+                step=float(value_of(text, "step", float)),
+                reach=float(value_of(text, "reach", float)),
                 embeddings=embeddings,
                 levels=levels,
                 others=tuple(
@@ -161,7 +162,7 @@ class Fingerprint:
                     for key, tensor in sorted(tensors.items())
                     if key.startswith("track-")
                 ),
-                **_heard_as(text),
+                **heard_as(text),
             )
             if any(other.others for other in made.others):
                 raise ValueError("tracks within tracks")
@@ -177,7 +178,6 @@ class Fingerprint:
 
 # Components of a unit vector of 128 dimensions seldom exceed 0.5.
 _EMK_SCALE = 254.0
-_MOST_NOTES = 100  # of one fingerprint
 _LEVEL_STEP = 0.5  # dB that one unit of a level's byte stands for, from SILENCE up
 
 
@@ -189,30 +189,6 @@ def as_bytes(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
 def decibels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Band levels in dB of what `as_bytes` left of them."""
     return levels.astype(np.float32) * np.float32(_LEVEL_STEP) + np.float32(SILENCE)
-
-
-def _value(text: dict[str, str], key: str, kind: type) -> Any:
-    """A JSON value of the metadata; a whole number will do for a float."""
-    value = json.loads(text[key])
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"{key} is a {type(value).__name__}")
-    return value
-
-
-def _heard_as(text: dict[str, str]) -> dict[str, Any]:
-    """What an `.emk` file says of what was heard. Raises ValueError."""
-    heard = json.loads(text["heard"])
-    track, undecoded = heard["track"], float(heard["undecoded"])
-    damage, notes = heard["damage"], tuple(heard["notes"])
-    lines = (*notes, *([] if damage is None else [damage]))
-    if not (
-        (track is None or (type(track) is int and track > 0))
-        and 0 <= undecoded < np.inf
-        and len(lines) <= _MOST_NOTES
-        and all(isinstance(it, str) and it.isprintable() and len(it) <= 1000 for it in lines)
-    ):
-        raise ValueError("what was heard is no such thing")
-    return {"track": track, "undecoded": undecoded, "damage": damage, "notes": notes}
 
 
 def fingerprint(

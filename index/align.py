@@ -25,7 +25,7 @@ from index.query_context import Question
 from index.significance import weights
 
 # Score lost for every query step by which the offset changes: true copies seldom bend, and where chance
-# may, it finds more (`python -m benchmarks.prices`).
+# may, it finds more (`python -m benchmarks.calibration.prices`).
 CREEP_PRICE = 3.0
 BEYOND = (
     6  # reference steps (3 s) beyond either end that are looked at for what speaks against a border

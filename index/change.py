@@ -7,7 +7,7 @@ of the query's embeddings e the step is (s D'D)⁻¹ D'(r - s e). Its covariance
 (s² D'D)⁻¹, with σ² = (1 - s²) / d the noise of a component: the shorter, the noisier and the more
 monotonous a match, the wider its intervals. Neighbouring embeddings overlap and their noise is not quite
 white, so the intervals are widened by factors that hold the truth in 95 of 100 changed clips of the tune
-packages (`python -m benchmarks.changes`).
+packages (`python -m benchmarks.experiments.changes`).
 
 That nothing was changed is given up only where the evidence is stronger than that, since most copies are
 unchanged and a change is a claim: an interval that excludes it by little is drawn out to hold it.
@@ -36,8 +36,8 @@ STEPS = 8
 NEAR = 0.3  # standard errors: a step that is shorter is the last
 LEAST_ALIKE = 0.2  # likeness below which steps would be too long
 # Half-width of a 95 % interval in standard errors of least squares, more of few embeddings (n): WIDTH (1 +
-# FEW / n); in quadrature with it, what does not depend on the evidence. `python -m benchmarks.changes
-# --split tune`.
+# FEW / n); in quadrature with it, what does not depend on the evidence. `python -m
+# benchmarks.experiments.changes --split tune`.
 WIDTH, FEW = 2.0, 2.0
 TEMPO_FLOOR = 2e-4  # logarithm
 PITCH_FLOOR, PITCH_SHARE = 0.08, 0.01  # semitones, and share of the pitch

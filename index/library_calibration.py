@@ -80,7 +80,7 @@ def refit(library: Library, seed: int = 0, on_look: Callable[[], None] = lambda:
     if shipped.stored is None:
         raise TooSmall(
             f"encoder {library.encoder.id} was never fitted to stored codes; "
-            "python -m benchmarks.calibrate --write does"
+            "python -m benchmarks.calibration.calibrate --write does"
         )
     snapshot = library.refresh()
     looks = []

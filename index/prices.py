@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 # Query embeddings of 2 and 10 s, between which prices follow the logarithm of the length. Chosen on the tune
-# packages, across hard rooms (`python -m benchmarks.prices`).
+# packages, across hard rooms (`python -m benchmarks.calibration.prices`).
 LENGTHS = (15.0, 95.0)
 PRICES = (
     3.0,

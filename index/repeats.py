@@ -3,7 +3,8 @@
 Much music repeats itself exactly. Which turn of a loop a clip was cut from cannot be known, so the others
 are named beside the one that happens to score most. The clip itself decides: a place at which it is as like
 the recording as where the match is, but for a share that damage and codes make, holds the same audio as far
-as the clip can tell. Verses over one accompaniment are farther off (`python -m benchmarks.repeats`).
+as the clip can tell. Verses over one accompaniment are farther off (`python -m
+benchmarks.experiments.repeats`).
 """
 
 import numpy as np

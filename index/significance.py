@@ -42,7 +42,7 @@ REVIEW = 1e-2  # E-value up to which an answer is given at all
 SEEN = math.log(1e-3)
 # Embeddings (eight and fourteen hours) that a library counts as at least, for queries as they are and under
 # the ladder: in a small one as many candidates are aligned, so that chance is no smaller in proportion.
-# `python -m benchmarks.calibrate --among 100` lays several such sizes beside what is observed.
+# `python -m benchmarks.calibration.calibrate --among 100` lays several such sizes beside what is observed.
 SMALLEST_LIBRARY = 60_000
 SMALLEST_ALTERED = 100_000
 
@@ -205,7 +205,8 @@ class Calibration:
         entry = json.loads(TABLE.read_text()).get(encoder) if TABLE.is_file() else None
         if entry is None:
             raise LibraryError(
-                f"encoder {encoder} has no calibration; fit one: python -m benchmarks.calibrate --write"
+                f"encoder {encoder} has no calibration; fit one: "
+                "python -m benchmarks.calibration.calibrate --write"
             )
         return cls.from_entry(entry)
 

@@ -11,7 +11,7 @@ Other music over it makes a copy less alike, too, and does not show in contrast.
 have nothing in common are both heard over the same seconds, each is part of a mixture, and no version.
 
 The line between the two is fitted on copies and versions of the train and tune packages' music
-(`python -m benchmarks.likeness`), so that few copies are taken for versions.
+(`python -m benchmarks.calibration.likeness`), so that few copies are taken for versions.
 """
 
 from collections.abc import Mapping

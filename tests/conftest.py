@@ -15,7 +15,7 @@ from command import Earmark
 from melodies import CLIP_START, RATE, SONGS, melody, write
 from referencing import Registry, Resource
 
-from benchmarks import postgresql
+from benchmarks.soak import postgresql
 from fingerprint.encoder import Encoder
 from index.backup import backup
 from index.database import BESIDE

@@ -7,7 +7,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from benchmarks import instruments
+from benchmarks.demo import instruments
 
 RATE = 16000  # Hz
 SONGS = 4  # in the library that the tests start from

@@ -25,10 +25,13 @@ class _Shared:
     """The session's processes, as one server has them."""
 
     def __init__(self, count: int, bounds: Bounds, setup: Callable[..., None]) -> None:
-        self.submit = _workers(count, bounds, setup).submit
+        workers = _workers(count, bounds, setup)
+        self.submit, self.submit_within = workers.submit, workers.submit_within
 
     def close(self) -> None:
         """Another server needs them."""
+
+    kill = close
 
 
 class Server:

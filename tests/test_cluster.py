@@ -198,7 +198,7 @@ def test_what_is_added_and_removed_is_seen(folder: Path, nodes: Cluster, tmp_pat
 
 
 def test_segments_may_lie_in_an_object_store(nodes: Cluster, folder: Path, alone: Library) -> None:
-    library = sharded(folder, where=f"file://{folder}/segments", most=10**8)
+    library = sharded(folder, where=f"file://{folder}/segments", most=10**7)
     assert ask(library, clip(0)) == ask(alone, clip(0))
     library.close()
 
@@ -238,7 +238,7 @@ def test_a_node_that_dies_is_missed_and_comes_back(
 def test_a_replica_answers_for_a_node_that_dies(
     nodes: Cluster, victim: Any, folder: Path, alone: Library
 ) -> None:
-    library = sharded(folder, replicas=2, most=10**8)
+    library = sharded(folder, replicas=2, most=10**7)
     expected = ask(alone, clip(0))
     for number in range(6):
         if number == 2:
@@ -253,8 +253,8 @@ def test_a_shard_of_another_encoder_is_refused(nodes: Cluster, folder: Path) -> 
     with pytest.raises(
         ClusterError, match=f"{ENCODER.id}, here is .* with other; install the same"
     ):
-        shards = Shards(str(folder / "segments"), other, most=10**8)
-        shards.hold([cluster.SegmentRow(1, 120, "")])
+        shards = Shards(str(folder / "segments"), other, most=10**7)
+        shards.hold([cluster.SegmentRow(1, 120, "", "")])
 
 
 def test_a_library_that_the_cluster_has_no_room_for_is_refused(

@@ -14,7 +14,7 @@ import sqlalchemy as sql
 from conftest import BOTH
 from patience import PATIENCE
 
-from benchmarks import crashes
+from benchmarks.soak import crashes
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import QUERY_EVERY
 from index import compaction, merging
@@ -104,7 +104,7 @@ def test_a_library_whose_making_was_killed_at_any_step_is_made_by_the_next_write
 
 
 def test_random_kills_and_full_disks_lose_nothing(tmp_path: Path) -> None:
-    """In full: python -m benchmarks.crashes."""
+    """In full: python -m benchmarks.soak.crashes."""
     counts = crashes.rounds(tmp_path / "library", 8, 7, lambda _: None, ["full disk"])
     assert counts["kill"] == counts["full disk"] == 4
     assert counts["commits acknowledged"] and counts["commits refused"]

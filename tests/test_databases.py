@@ -20,7 +20,7 @@ from melodies import melody, write
 from patience import PATIENCE, until
 from server import Server
 
-from benchmarks import postgresql
+from benchmarks.soak import postgresql
 from fingerprint.encoder import Encoder
 from index import audit_log as audit
 from index import catalogue, keys

@@ -67,6 +67,9 @@ def test_a_member_of_20_gb_is_refused_unread(
     place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (member,) = members(place(tmp_path))
+    if place is in_zip:  # an archive of a few bytes cannot have it
+        assert member.problem is not None and member.problem.type == "too-large"
+        return
     assert member.source is not None
     source = member.source
     monkeypatch.setattr(type(source), "open", lambda self: _Unread())

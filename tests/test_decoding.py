@@ -70,7 +70,7 @@ def test_a_decoder_that_cannot_be_started_is_no_clips_fault(
     library: Path, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = (music / "clip.wav").read_bytes()
-    with Server(library=library, isolate=True, jobs=1) as client:
+    with Server(library=library, isolate=True, jobs=3) as client:
         with monkeypatch.context() as patched:
             patched.setattr(service.runtime.workers, "_set_up", _crash)
             refused = ask(client, clip)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from benchmarks.dump import Made, score
+from benchmarks.soak.dump import Made, score
 from fingerprint.audio import SAMPLE_RATE
 
 

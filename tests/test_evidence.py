@@ -9,7 +9,7 @@ import pytest
 from command import Earmark
 from melodies import RATE, melody, played, write
 
-from benchmarks.instruments import chip, piano
+from benchmarks.demo.instruments import chip, piano
 
 
 @pytest.fixture

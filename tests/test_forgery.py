@@ -36,7 +36,7 @@ from service.evidence import bundle, statement
 from service.evidence.bundle import MANIFEST, SIGNATURE, STAMP, STATEMENT
 from service.evidence.checks import Check
 from service.evidence.errors import EvidenceError
-from service.evidence.verify import Means, conclusion, verify
+from service.evidence.evidence_checks import Means, conclusion, verify
 from service.query.answer import answer, fingerprint_clip
 from service.runtime.settings import load_settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fuzz import Sandbox, bombs, damaged, explode, hear, seeds, untrue, workers
+from benchmarks.soak.fuzz import Sandbox, bombs, damaged, explode, hear, seeds, untrue, workers
 from service.runtime.settings import Settings
 
 SETTINGS = Settings(jobs=2, max_duration=timedelta(seconds=60))

@@ -1,10 +1,8 @@
 """Keys: who is answered what over HTTP, and what nobody else learns of one's recordings."""
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -461,28 +459,3 @@ def test_bodies_that_do_not_say_how_long_they_are_count_too(library: Path, music
         again = keyed.ask("POST", "/v1/query", "ada", content=body(20_000), headers=dict(kind))
         assert again.status_code == 429
         assert int(again.headers["retry-after"]) > 0
-
-
-def test_a_library_of_the_format_before_is_brought_up_to_date(
-    library: Path, earmark: Earmark, music: Path
-) -> None:
-    with closing(sqlite3.connect(library / "catalogue.sqlite")) as connection, connection:
-        connection.execute("DROP TABLE keys")
-        connection.execute("DROP INDEX ix_audit_recording_kind")
-        connection.execute("DROP TRIGGER audit_refuses_update")
-        connection.execute("UPDATE audit SET hash = 'of another chain'")
-        refused = "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
-        connection.execute(f"CREATE TRIGGER audit_refuses_update BEFORE UPDATE ON audit {refused}")
-        connection.execute("DROP INDEX places")
-        connection.execute("ALTER TABLE recordings DROP COLUMN owner")
-        connection.execute("ALTER TABLE segments DROP COLUMN changed")
-        connection.execute("ALTER TABLE recordings DROP COLUMN private")
-        columns = "segment, first, number, count, duration, licence_until, removed_at"
-        connection.execute(f"CREATE INDEX places ON recordings ({columns})")
-        connection.execute("DROP TABLE catalogue_version")
-        connection.execute("UPDATE properties SET name = 'format', value = '2' WHERE name = 'id'")
-    (answer,) = earmark.lines("query", "clip.wav")
-    assert answer["matches"][0]["source"] == "song-1.flac"
-    earmark("keys", "create", "--owner", "Ada", "--scope", "query")
-    earmark("verify")
-    assert all(row["owner"] is None for row in earmark.lines("list"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import index.significance
-from benchmarks.likelihood_ratio import Asked, asked_of, cllr, fit, strengths, table
+from benchmarks.calibration.likelihood_ratio import Asked, asked_of, cllr, fit, strengths, table
 from index.significance import Calibration, LikelihoodRatio, Tail
 
 NOTHING_SAID = LikelihoodRatio(0.0, 0.0, -3.0, 3.0)

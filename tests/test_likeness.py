@@ -8,8 +8,8 @@ import soxr
 from melodies import RATE, melody, played
 from numpy.typing import NDArray
 
-from benchmarks.instruments import Instrument, chip, piano
-from benchmarks.likeness import DRAWN, NONE, ONE_CHANNEL, Row, fit
+from benchmarks.calibration.likeness import DRAWN, NONE, ONE_CHANNEL, Row, fit
+from benchmarks.demo.instruments import Instrument, chip, piano
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import (

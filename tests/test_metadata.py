@@ -10,10 +10,10 @@ from melodies import melody, write
 from fingerprint.audio import Limits
 from fingerprint.encoder import Encoder
 from index.library import Library
-from service.intake.change import KEYS, change
 from service.intake.ern import load_message
 from service.intake.ingest import Candidate, Outcome, find_candidates, ingest, made_here
 from service.intake.metadata import MetadataTable
+from service.intake.metadata_change import KEYS, change
 
 RIGHTS = {"rightsholder": "Me", "rights": "owned"}
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from benchmarks.picture import LEVELS, heat
+from benchmarks.demo.picture import LEVELS, heat
 
 PICTURE = Path(__file__).parent.parent / "docs" / "picture.svg"
 

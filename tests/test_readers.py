@@ -3,8 +3,8 @@
 import numpy as np
 from embeddings import track
 
-from benchmarks.readers import Asked, History, wrong
 from benchmarks.simulation import SECONDS, Simulation, identifier, metadata
+from benchmarks.soak.readers import Asked, History, wrong
 from fingerprint.encoder import Encoder
 
 ENCODER = Encoder.load()

@@ -29,7 +29,7 @@ from melodies import RATE, melody, played, write
 from web import web
 from webhdfs import served
 
-from benchmarks.instruments import chip, piano
+from benchmarks.demo.instruments import chip, piano
 from fingerprint.errors import AudioError
 from service.datasets.location import DatasetError, place
 from service.datasets.walk import size_of

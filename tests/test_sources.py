@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,8 +211,12 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "#!/bin/sh\n"
         'case "$*" in\n'
         '*indextargets*) echo "http://mirror/debian/ Debian";;\n'
-        "*update*) for list in $*; do case $list in Dir::Etc::sourcelist=*) "
-        'grep -q " trixie " ${list#*=} || { echo "E: no such suite" >&2; exit 100; };; esac; done;;\n'
+        "*update*) for word in $*; do case $word in\n"
+        '  Dir::Etc::sourcelist=*) grep -q " trixie " ${word#*=} ||'
+        ' { echo "E: no such suite" >&2; exit 100; };;\n'
+        "  Dir::State::Lists=*) mkdir ${word#*=}/updated || exit 100;"
+        " touch ${word#*=}/main_Packages.lz4;;\n"
+        "  esac; done;;\n"
         "*'download there') touch there_1_all.deb;;\n"
         "*) echo 'E: Unable to locate package' >&2; exit 100;;\n"
         "esac\n"
@@ -230,6 +235,20 @@ def test_a_package_of_another_suite_is_downloaded_with_lists_of_its_own(
     found = sources.download_from_suite(Source("there", "debian", "trixie"), folder, lists)
     assert found == folder / "there_1_all.deb"
     assert (lists / "trixie.list").read_text() == "deb http://mirror/debian/ trixie main contrib\n"
+
+
+def test_packages_that_are_fetched_side_by_side_share_one_update(apt: Path, tmp_path: Path) -> None:
+    """The apt-get here fails if it is told to update twice."""
+    folders = [tmp_path / f"down-{i}" for i in range(4)]
+    for folder in folders:
+        folder.mkdir()
+
+    def download(folder: Path) -> Path:
+        source = Source("there", "debian", "trixie")
+        return sources.download_from_suite(source, folder, tmp_path / "suites")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(path.is_file() for path in pool.map(download, folders))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from index.recording import Metadata
 from index.significance import MATCH
 from service.datasets.source import OnDisk
 from service.evidence import bundle
-from service.evidence.verify import Means, verify
+from service.evidence.evidence_checks import Means, verify
 from service.query import chunks as stretch
 from service.scan import worker as listen
 from service.scan.matched_segment import Segment

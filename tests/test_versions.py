@@ -9,7 +9,7 @@ import soxr
 from melodies import RATE, melody, write
 
 from benchmarks.corpora import Item
-from benchmarks.versions import Signal, Told, Version, ask, is_same
+from benchmarks.experiments.versions import Signal, Told, Version, ask, is_same
 from fingerprint.audio import SAMPLE_RATE
 from fingerprint.encoder import Encoder
 from fingerprint.fingerprint import REFERENCE_EVERY, fingerprint

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from fingerprint.fingerprint import QUERY_EVERY, REFERENCE_EVERY, Fingerprint, f
 from index.ladder import excerpts
 from service.command import main
 from service.datasets.extensions import is_sound
+from service.datasets.location import DatasetError
 from service.datasets.walk import members
+from service.intake.ingest import find_candidates
 from service.query.answer import Answer
 
+RIGHTS_GIVEN = {"rightsholder": "Me", "rights": "owned"}
 RIGHTS = ("--rightsholder", "Me", "--rights", "owned")
 
 
@@ -50,7 +54,7 @@ def with_tracks(path: Path, *tracks: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("format", ["FLAC", "WAV", "AIFF", "MP3", "OGG"])
+@pytest.mark.parametrize("format", ["FLAC", "OGG"])
 def test_a_file_that_is_cut_off_is_refused_unless_it_is_allowed(
     earmark: Earmark, tmp_path: Path, format: str
 ) -> None:
@@ -92,9 +96,11 @@ def test_evidence_is_of_the_track_that_it_is_about(earmark: Earmark, tmp_path: P
     music = melody(1)[start : start + 6 * RATE]
     path = with_tracks(tmp_path / "film.mkv", melody(98, 6.0), music)
     earmark("query", path, "--evidence", tmp_path / "evidence")
-    (file,) = (tmp_path / "evidence").glob("*.json")
-    assert json.loads(file.read_text())["match"]["track"] == 2
-    assert all(it["holds"] is not False for it in earmark.lines("verify-evidence", file))
+    (bundle,) = (tmp_path / "evidence").glob("*.zip")
+    with zipfile.ZipFile(bundle) as archive:
+        assert json.loads(archive.read("evidence.json"))["match"]["track"] == 2
+    checks = earmark.lines("verify-evidence", bundle, "--clip", path)
+    assert {it["what"]: it["holds"] for it in checks}["clip"] is True
 
 
 def test_a_fingerprint_has_all_tracks_of_its_file(encoder: Encoder, tmp_path: Path) -> None:
@@ -212,9 +218,19 @@ def test_what_stands_for_a_sound_is_called_that(tmp_path: Path, content: str, sa
         open_audio(tmp_path / "song.flac")
     assert caught.value.type == "undecodable"
     if said != "a web page":
-        for name in ("set.tar", "set.zip", "set.parquet"):
-            (member,) = members(tmp_path / name)
-            assert said in str(member.problem)
+        problems = {it.file: str(it.problem) for it in members(tmp_path) if it.problem is not None}
+        assert list(problems) == ["set.parquet", "set.tar", "set.zip"]
+        assert all(said in problem for problem in problems.values())
+        with pytest.raises(DatasetError, match=said):
+            list(members(tmp_path / "set.tar"))
+
+
+def test_an_archive_that_was_not_fetched_fails_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "set.tar").write_text(LFS)
+    song = write(tmp_path / "song.wav", melody(1, 1.0))
+    found, failures, _ = find_candidates([tmp_path / "set.tar", song], RIGHTS_GIVEN)
+    assert [it.path for it in found] == [song]
+    assert ["Git LFS" in it.error["detail"] for it in failures if it.error] == [True]
 
 
 def test_playlists_and_lists_of_paths_are_manifests(tmp_path: Path) -> None:
@@ -251,8 +267,6 @@ def test_what_is_beyond_a_limit_names_the_setting(tmp_path: Path, seconds: bool)
         "info",
         "verify",
         "compact",
-        "log",
-        "doctor",
         "query a.wav",
         "ingest a.wav --rights owned",
     ],

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
-from benchmarks import instruments
-from benchmarks.instruments import RATE, Instrument
-from benchmarks.works import ARTIST, WORKS, Chord, Melody, Work, compose, scale, write
+from benchmarks.demo import instruments
+from benchmarks.demo.instruments import RATE, Instrument
+from benchmarks.demo.works import ARTIST, WORKS, Chord, Melody, Work, compose, scale, write
 from fingerprint.audio import SAMPLE_RATE, open_audio
 from fingerprint.spectrogram import FRAME_RATE, spectrogram
 

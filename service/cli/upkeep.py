@@ -57,9 +57,9 @@ def change(metadata_file: str, as_json: bool) -> None:
       {"row", "recording": id or null, "status": "changed|unchanged|failed",
        "error": {"type", "detail"} or null}
     """
-    from service.intake.change import KEYS
-    from service.intake.change import change as change_recordings
     from service.intake.metadata import MetadataError, MetadataTable
+    from service.intake.metadata_change import KEYS
+    from service.intake.metadata_change import change as change_recordings
 
     library = open_library(current_settings(), load_encoder())
     try:

@@ -67,7 +67,7 @@ def verify_evidence(
     """
     from index.library import Library
     from service.evidence.errors import EvidenceError
-    from service.evidence.verify import Means, verify
+    from service.evidence.evidence_checks import Means, verify
 
     settings, encoder = current_settings(), load_encoder()
     there = Library.is_there(settings.library, settings.database)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Self, cast
 
+from service.datasets import location
 from service.datasets.extensions import is_closed, is_container, is_sound
 from service.datasets.labels import Labels, labels_of
-from service.datasets.limits import MOST_IN_MEMORY, Unpacked, is_bomb
-from service.datasets.location import Place, bytes_of, unpacked
+from service.datasets.limits import MOST_IN_MEMORY, is_bomb
+from service.datasets.location import Place, bytes_of
 from service.datasets.member import Member, bad, spelled
 from service.datasets.source import InMemory, Slice, Zipped, zip_at
 from service.presentation.formatting import as_text
@@ -20,11 +21,11 @@ _DRAINED = 1000  # members after which a tar file's list of them is emptied
 
 
 def zip_members(path: Place, name: str) -> Iterator[Member]:
-    """Members of a zip file. Raises what zipfile makes of damage, ValueError for a bomb."""
+    """Members of a zip file. Raises what zipfile makes of damage."""
     found = zip_at(path).infolist()
     # members may share their bytes, so that the sum of theirs is more than the archive has
     packed = bytes_of(path) or sum(info.compress_size for info in found)
-    unpacked_to = Unpacked()
+    unpacked = 0
     for number, info in enumerate(found):
         weight, member = info.compress_size, as_text(info.filename)
         if info.is_dir():
@@ -38,8 +39,11 @@ def zip_members(path: Place, name: str) -> Iterator[Member]:
             elif is_bomb(info.file_size, info.compress_size):
                 what = f"unpacks to {info.file_size / 2**20:,.0f} MiB of almost nothing"
                 yield bad(name, member, number, weight, "too-large", what)
+            elif is_bomb(unpacked + info.file_size, packed):
+                what = "unpacks, with those before it, to far more than the archive can hold"
+                yield bad(name, member, number, weight, "too-large", what)
             else:
-                unpacked_to.add(info.file_size, packed)
+                unpacked += info.file_size
                 yield Member(name, member, number, weight, Zipped(path, number))
 
 
@@ -113,7 +117,7 @@ def _tar_parts(path: Place, name: str, labels: dict[str, Labels]) -> Iterator[Me
     """Sounds, problems and sidecars of a tar file; a sidecar has neither source nor problem."""
     seen = 0
     with (
-        unpacked(path) as (stream, sliceable),
+        location.unpacked(path) as (stream, sliceable),
         tarfile.open(fileobj=stream, mode="r:" if sliceable else "r|", tarinfo=_TarInfo) as archive,
     ):
         for number, info in enumerate(archive):

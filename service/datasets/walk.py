@@ -28,7 +28,7 @@ from service.datasets.location import (
 )
 from service.datasets.manifests import manifest_members
 from service.datasets.member import Member, bad, spelled
-from service.datasets.parquet import parquet_members
+from service.datasets.parquet import NoSounds, parquet_members
 from service.datasets.source import OnDisk
 from service.datasets.url import Url
 
@@ -116,9 +116,14 @@ def _of_container(
             index = max(index, member.index + 1)
             count += 1
             yield member
-    except DatasetError:
+    except NoSounds:
         if not in_folder:  # where there are others, a table without sounds is only that
             raise
+    except DatasetError as error:
+        if not in_folder:
+            raise
+        what = str(error).removeprefix(f"{path}: ")
+        yield bad(name, None, index, max(0, bytes_of(path) - weight), "undecodable", what)
     except Exception as error:  # what the reader of an archive makes of damage
         reason = reason_of(error)
         what = f"is damaged ({reason}); what comes after {count} sounds is not looked at"

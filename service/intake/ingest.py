@@ -25,6 +25,7 @@ from index.recording import Recording
 from index.writer import Writer
 from service.datasets.extensions import is_archive, is_sound
 from service.datasets.folders import files_below
+from service.datasets.location import DatasetError
 from service.datasets.source import OnDisk, Source, identify
 from service.datasets.walk import Read, members, read_container
 from service.intake.metadata import MetadataError, MetadataTable, Row, changes, describe
@@ -152,14 +153,18 @@ def _sounds_at(path: Path, failures: list[Outcome], read: Read) -> Iterator[Cand
             yield Candidate(file, name=file.name if file == path else _below(file, path))
         return
     count = 0
-    for member in members(path, read):
-        count += 1
-        file = _inside(path, member.member) if member.member else path
-        if member.problem is not None:
-            failures.append(failed(file, member.problem.type, member.problem.detail))
-        else:
-            name = _below(file, path)
-            yield Candidate(file, member.weight, name=name, archive=path, member=member.index)
+    try:
+        for member in members(path, read):
+            count += 1
+            file = _inside(path, member.member) if member.member else path
+            if member.problem is not None:
+                failures.append(failed(file, member.problem.type, member.problem.detail))
+            else:
+                name = _below(file, path)
+                yield Candidate(file, member.weight, name=name, archive=path, member=member.index)
+    except DatasetError as error:
+        failures.append(failed(path, "undecodable", str(error)))
+        return
     if not count:
         failures.append(failed(path, "not-found", f"{path}: no audio file in this archive"))
 

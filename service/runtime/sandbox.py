@@ -1,8 +1,9 @@
 """What a worker process may no longer do once it is set up, by the kernel's own interfaces (Linux).
 
     no_new_privs    no program with more rights can be had (PR_SET_NO_NEW_PRIVS)
-    Landlock        the file system is read-only but for folders that are named, and nothing there is executed
-    seccomp         no program is started, no socket made, no other process traced or signalled
+    Landlock        the file system is read-only but for named folders, nothing is executed there, and
+                    no other process is signalled (from Linux 6.12 on)
+    seccomp         no program is started, no socket made, no other process traced
 
 Landlock binds the thread that works and those that it starts, the others all threads. Reading is not bounded:
 a sound is wherever its dataset is. See docs/security.md, landlock(7) and seccomp(2).
@@ -29,9 +30,6 @@ _DENIED = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
-    "kill": (62, 129),
-    "rt_sigqueueinfo": (129, 138),
-    "pidfd_send_signal": (424, 424),
     "mount": (165, 40),
     "umount2": (166, 39),
     "pivot_root": (155, 41),
@@ -63,7 +61,7 @@ _X32 = 0x40000000  # numbers from here on are those of another ABI of x86_64
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _EXECUTE, _WRITES = 1 << 0, 1 << 1 | 0b1_1111_1111 << 4
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
-_PATH_BENEATH = 1
+_PATH_BENEATH, _SCOPE_SIGNAL = 1, 1 << 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -94,8 +92,10 @@ def _restrict_files(writable: Iterable[Path]) -> bool:
     handled = _EXECUTE | _WRITES
     handled |= _REFER if version >= 2 else 0
     handled |= _TRUNCATE if version >= 3 else 0
-    attribute = ctypes.c_uint64(handled)
-    rules = _libc.syscall(_CREATE_RULESET, ctypes.byref(attribute), ctypes.sizeof(attribute), 0)
+    # what is handled of files, of the network, and what stays within: signals
+    attribute = (ctypes.c_uint64 * 3)(handled, 0, _SCOPE_SIGNAL)
+    size = ctypes.sizeof(attribute) if version >= 6 else 8
+    rules = _libc.syscall(_CREATE_RULESET, ctypes.byref(attribute), size, 0)
     if rules < 0:
         return False
     try:

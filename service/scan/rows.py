@@ -31,7 +31,7 @@ from service.datasets.delimited import (
     lines_of,
 )
 from service.datasets.labels import columns, unit_of
-from service.datasets.location import DatasetError
+from service.datasets.location import DatasetError, unpacked
 from service.scan.release import SUFFIXES as SQLITE
 from service.scan.release import Release
 
@@ -176,11 +176,11 @@ def _delimited(
 def _sample(metadata: Path) -> bytes:
     """The beginning of a text file. Raises DatasetError where it cannot be read."""
     try:
-        from service.datasets.location import unpacked
-
         with unpacked(metadata) as (stream, _):
             sample: bytes = stream.read(SAMPLE)
-            return sample
+        if not sample and metadata.stat().st_size:
+            raise ValueError("nothing can be unpacked of it")
+        return sample
     except Exception as error:  # what the decompressors make of damage
         raise DatasetError(f"{metadata}: cannot be read as metadata ({reason_of(error)})") from None
 

@@ -4,6 +4,9 @@ A long sound is heard in stretches (`service.query.chunks`), each a query of its
 """
 
 import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -247,6 +250,16 @@ def _segment(found: Found, made: Fingerprint, ears: Ears) -> Segment:
     return Segment(**match.model_dump(), reference_duration=round(duration, 3))
 
 
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have temporary files made in a folder in which a worker may write; scoring again makes some."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def _with_evidence(
     segments: list[Segment], made: Fingerprint, begins: float, ears: Ears
 ) -> list[Segment]:
@@ -261,16 +274,17 @@ def _with_evidence(
         "thorough": task.thorough,
     }
     matches = [Match(**segment.model_dump(include=set(Match.model_fields))) for segment in segments]
-    bundles = write_evidence(
-        made.source,
-        made,
-        matches,
-        ears.library,
-        task.evidence,
-        owner=task.owner,
-        begins=begins,
-        settings=settings,
-    )
+    with _temporary_files_in(task.evidence.parent):
+        bundles = write_evidence(
+            made.source,
+            made,
+            matches,
+            ears.library,
+            task.evidence,
+            owner=task.owner,
+            begins=begins,
+            settings=settings,
+        )
     return [
         segment.model_copy(
             update={"evidence": f"{EVIDENCE}/{path.stem}.html" if path is not None else None}

@@ -23,7 +23,7 @@ from service.web.example import STATIC
 from service.web.metrics import Timed
 from service.web.page_routes import PageHeaders
 from service.web.problems import describe_problems, install_problems
-from service.web.service import OnLoad, Service
+from service.web.serving import OnLoad, Service
 
 ROUTERS = tuple(
     each.router

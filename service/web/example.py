@@ -1,7 +1,7 @@
 """The example that `/` offers: a clip of a made-up work, and the answer of a library of that work alone.
 
-Both sounds come from `benchmarks.example`. Nobody's library is touched, so that the example is found in an
-empty one too.
+Both sounds come from `benchmarks.demo.example`. Nobody's library is touched, so that the example is found in
+an empty one too.
 """
 
 from collections.abc import Iterator

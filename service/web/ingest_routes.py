@@ -10,7 +10,7 @@ from service.query.recording_fields import Day, Flag, NotBlank, Rights
 from service.web.admission import AdmittedRoute
 from service.web.auth import Ingester
 from service.web.problems import described
-from service.web.service import Serving
+from service.web.serving import Serving
 from service.web.uploads import Cursor, File, file_name, form_limits
 
 

@@ -11,7 +11,7 @@ from service.runtime.errors import InvalidField, NotFound
 from service.web.admission import AdmittedRoute
 from service.web.auth import Administrator
 from service.web.problems import ProblemError, described
-from service.web.service import Serving
+from service.web.serving import Serving
 
 
 class NewKey(BaseModel):

@@ -23,7 +23,7 @@ from service.web.admission import AdmittedRoute
 from service.web.auth import Administrator, Ingester, Querier
 from service.web.example import answered_example
 from service.web.query_routes import BODY, ask
-from service.web.service import Service, Serving
+from service.web.serving import Service, Serving
 from service.web.uploads import Cursor
 
 PAGES = {

@@ -18,7 +18,7 @@ from service.runtime.asker import Asker
 from service.web.admission import AdmittedRoute
 from service.web.auth import Querier
 from service.web.problems import ProblemError, described
-from service.web.service import Loaded, Service, Serving
+from service.web.serving import Loaded, Service, Serving
 from service.web.uploads import file_name
 
 FINGERPRINT_MEDIA_TYPE = "application/vnd.earmark.fingerprint"

@@ -30,7 +30,7 @@ from service.runtime.errors import InvalidField, NotFound
 from service.web.admission import AdmittedRoute
 from service.web.auth import Ingester, Querier
 from service.web.problems import ProblemError, described
-from service.web.service import Serving
+from service.web.serving import Serving
 from service.web.uploads import File, file_name, form_limits
 
 PAGE = 100

@@ -11,7 +11,7 @@ from service.query.recording_fields import Flag
 from service.web.admission import AdmittedRoute
 from service.web.auth import Querier
 from service.web.problems import described
-from service.web.service import Serving
+from service.web.serving import Serving
 from service.web.uploads import Cursor, File, file_name, form_limits
 
 

@@ -16,7 +16,7 @@ from service.runtime.logs import configure_logs
 from service.runtime.settings import Settings, SettingsError
 from service.web.api import create_app
 from service.web.auth import is_loopback
-from service.web.service import Service
+from service.web.serving import Service
 
 # Seconds that a connection is kept for another request. Longer than any Retry-After of a 503: who comes
 # again in time must not meet a connection that is just being closed.

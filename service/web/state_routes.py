@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from service.web.admission import AdmittedRoute
 from service.web.auth import Administrator
 from service.web.problems import described
-from service.web.service import Serving
+from service.web.serving import Serving
 
 router = APIRouter(tags=["state"], route_class=AdmittedRoute)
 

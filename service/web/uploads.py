@@ -8,9 +8,7 @@ from starlette.datastructures import UploadFile as StarletteUploadFile
 
 from service.query.recording_fields import CURSOR
 
-_LONGEST_FIELD = (
-    16 * 2**10
-)  # bytes of a field that is no file: 1000 characters, percent-encoded or not
+_LONGEST_FIELD = 2**17  # bytes of a field that is no file, which is held in memory
 
 File = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
 

@@ -1,0 +1,1 @@
+"""Tools that fit the tuned constants, on music that reports never use."""

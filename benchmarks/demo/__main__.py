@@ -1,0 +1,5 @@
+"""`python -m benchmarks.demo`."""
+
+from benchmarks.demo.show import main
+
+main()

@@ -1,0 +1,1 @@
+"""Servers, libraries and clusters under load, kills, full disks and hostile files."""
