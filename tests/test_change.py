@@ -119,7 +119,7 @@ def test_music_that_does_not_repeat_has_no_other_place(library):
 def test_no_change_is_given_up_only_where_its_exclusion_is_beyond_doubt():
     nearly, beyond = (
         Estimate(1.02, 0.0, 0.015, 0.1).change(),
-        Estimate(1.02, 0.0, 0.01, 0.1).change(),
+        Estimate(1.02, 0.0, 0.008, 0.1).change(),
     )
     assert (nearly.tempo, nearly.tempo_low, nearly.changed) == (1.0, 1.0, False)
     assert (beyond.tempo, beyond.changed) == (1.02, True)
