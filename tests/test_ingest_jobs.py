@@ -113,7 +113,7 @@ def test_the_recordings_of_an_archive_are_added_and_what_is_broken_is_told(
     assert broken["file"] == "album.zip/broken.flac"
     assert broken["error"]["type"] == "undecodable"
     assert str(library.parent) not in broken["error"]["detail"]
-    assert sources(client) == ["72.flac", "album/71.flac", *OLD]
+    assert sources(client) == ["album/71.flac", "album/72.flac", *OLD]
     (first,) = client.get("/v1/recordings", params={"q": "First"}).json()["recordings"]
     assert (first["isrc"], first["rightsholder"]) == ("DEA120000071", "Red Label")
     assert [it["id"] for it in client.get("/v1/ingests").json()["ingests"]] == [asked["id"]]
@@ -122,7 +122,7 @@ def test_the_recordings_of_an_archive_are_added_and_what_is_broken_is_told(
     )  # nothing is kept
     assert client.delete(f"/v1/ingests/{asked['id']}").status_code == 204
     assert client.get(f"/v1/ingests/{asked['id']}").status_code == 404
-    assert sources(client) == ["72.flac", "album/71.flac", *OLD]
+    assert sources(client) == ["album/71.flac", "album/72.flac", *OLD]
 
 
 @pytest.mark.parametrize(
@@ -201,11 +201,11 @@ def test_recordings_are_their_owners_and_the_log_names_the_key(
             assert client.request(method, f"/v1/ingests/{id}", **keys["bo"]).status_code == 404
         assert client.get("/v1/ingests", **keys["bo"]).json()["ingests"] == []
         assert ended(client, id, **keys["ada"])["added"] == 2
-        assert sources(client, **keys["ada"]) == ["71.flac", "72.flac", *OLD]
+        assert sources(client, **keys["ada"]) == ["album/71.flac", "album/72.flac", *OLD]
         assert sources(client, **keys["bo"]) == OLD
         shared = ask(client, archive, form=FORM | {"private": "false"}, **keys["bo"])["id"]
         assert ended(client, shared, **keys["bo"])["added"] == 2
-    rows = [row for row in earmark.lines("list") if row["source"] == "71.flac"]
+    rows = [row for row in earmark.lines("list") if row["source"] == "album/71.flac"]
     assert sorted((row["owner"], row["private"]) for row in rows) == [("ada", True), ("bo", False)]
     opened = Library.open(library, Encoder.load(), url=database)
     with opened.reading() as connection:
@@ -268,7 +268,7 @@ def test_ingests_are_finished_by_the_next_server(library: Path, archive: bytes) 
         assert [it["state"] for it in entries] == ["done", "done"], entries
         assert [it["done"] for it in entries] == [4, 4]
         assert sum(it["added"] for it in entries) == 2
-        assert sources(client) == ["72.flac", "album/71.flac", *OLD]
+        assert sources(client) == ["album/71.flac", "album/72.flac", *OLD]
 
 
 @BOTH
@@ -300,4 +300,4 @@ def test_an_ingest_goes_on_when_the_server_is_killed(
         entry = ended(client, id)
         assert entry["state"] == "done", entry
         assert (entry["done"], entry["failed"]) == (4, 1)
-        assert sources(client) == ["72.flac", "album/71.flac", *OLD]
+        assert sources(client) == ["album/71.flac", "album/72.flac", *OLD]

@@ -266,7 +266,7 @@ def test_a_scan_is_asked_for_watched_and_its_report_opened(
     with page.context.expect_page(timeout=1000 * PATIENCE) as opened:
         page.get_by_role("button", name="Open the report of dump.zip").click()
     report = opened.value
-    expect(report.get_by_role("heading", level=1)).to_contain_text("What was found")
+    expect(report.get_by_role("heading", level=1)).to_contain_text("Scan of dump.zip")
     expect(report.get_by_role("heading", name="dump.zip: clip.wav")).to_be_visible()
     expect(report.get_by_role("cell", name="song-1.flac").first).to_be_visible()
     expect(report.locator(".line rect.match")).to_have_count(1)

@@ -48,7 +48,9 @@ def _is_all(share: float) -> bool:
 class Match(BaseModel):
     """One stretch of the clip that is one stretch of a recording. Times are seconds."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(
+        from_attributes=True, json_schema_serialization_defaults_required=True
+    )
 
     recording: str = Field(description="Id of the recording.")
     source: str = Field(description="Name of the file that the recording was ingested from.")
@@ -158,6 +160,8 @@ class LibraryState(BaseModel):
 
 class Answer(BaseModel):
     """What is known in one clip. `matches` empty and `error` null: nothing known in here."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     clip: str
     sha256: str | None = Field(description="Of the clip's bytes; null where they cannot be read.")

@@ -1,7 +1,9 @@
 """Archives and tables, read in a process with limits: what it dies of costs that container alone."""
 
+import tempfile
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Self
 
 from fingerprint.errors import EarmarkError, reason_of
@@ -22,6 +24,8 @@ class Reader:
     def __init__(self, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         self._bounds = seconds, memory
         self._workers: dict[bool, Workers] = {}  # without and with a network
+        # clients of remote stores keep what they fetch in files
+        self._folder = tempfile.TemporaryDirectory(prefix="earmark-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -29,14 +33,16 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         for workers in self._workers.values():
             workers.kill()
+        self._folder.cleanup()
 
     def read(self, path: Place, name: str) -> Iterator[Member]:
         """As `read_container`. Raises ValueError, too, where reading takes too much."""
         seconds, memory = self._bounds
         network = isinstance(path, Url)
         if network not in self._workers:
-            bounds = Bounds(seconds, memory=memory, network=network)
-            self._workers[network] = Workers(1, bounds, _set_up)
+            folder = Path(self._folder.name)
+            bounds = Bounds(seconds, memory=memory, network=network, writable=(folder,))
+            self._workers[network] = Workers(1, bounds, _set_up, folder)
         workers = self._workers[network]
         try:
             batch = workers.submit(_begin, path, name).result()
@@ -52,8 +58,9 @@ class Reader:
 _members: Iterator[Member] = iter(())
 
 
-def _set_up() -> None:
-    """Import what reads containers before the limits are there."""
+def _set_up(folder: Path) -> None:
+    """Import what reads containers before the limits are there; temporary files go into a folder."""
+    tempfile.tempdir = str(folder)
     import pyarrow.parquet
     import zstandard  # noqa: F401
 
