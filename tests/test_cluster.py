@@ -315,7 +315,8 @@ ANOTHER = "import ray; ray.__version__ = '2.0.0'"
 )
 def test_another_ray_or_none(before: str, said: str, nodes: Cluster, command: Earmark) -> None:
     words = command.command("query", "clip.wav", "--ray", nodes.address)
-    words[2] = f"{before}; {words[2]}"
+    started = f"{before}; from service.command import main; main(prog_name='earmark')"
+    words[2:4] = ["-c", started]  # instead of -m earmark
     done = subprocess.run(words, cwd=command.folder, env=command.environment, capture_output=True)
     assert done.returncode == 3
     assert said in done.stderr.decode() and len(done.stderr.splitlines()) == 1

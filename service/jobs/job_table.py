@@ -50,6 +50,8 @@ _FORGET_EVERY = 3600.0  # s, for what has been kept for long enough
 _NICE = 5  # below requests, which somebody waits for
 _MEMORY = 8 * 2**30  # bytes that a process of a job may take; its workers take less
 # A job's files are its owner's. Python's own status for an error that nobody expected is SOME_FAILED.
+# Begins the line that says why a job crashed: what ends with its process may complain after it.
+_REASON = "the job crashed: "
 _START = f"""
 import os, resource, sys, traceback
 os.umask(0o077)
@@ -58,8 +60,9 @@ resource.setrlimit(resource.RLIMIT_DATA, ({_MEMORY}, {_MEMORY}))
 try:
     from service.command import main
     main(prog_name="earmark")
-except Exception:
+except Exception as error:
     traceback.print_exc()
+    print({_REASON!r} + traceback.format_exception_only(error)[-1].strip(), file=sys.stderr)
     sys.exit({CRASHED})
 """
 _LONGEST_ERROR = 1000  # characters
@@ -413,7 +416,8 @@ class Jobs:
         if status in (0, SOME_FAILED) and self.is_complete(folder):
             self._note_end(id, "done")
         elif not (self._stopping.is_set() or status == 128 + signal.SIGTERM):
-            reason = said[-1] if said else f"its process ended (status {status}); ask again"
+            reasons = [it.removeprefix(_REASON) for it in said if it.startswith(_REASON)]
+            reason = (reasons or said or [f"its process ended (status {status}); ask again"])[-1]
             self._note_end(id, "failed", self._without_paths(reason, id)[-_LONGEST_ERROR:])
         row = self._find(id)
         if row is None:  # it was cancelled and forgotten while its process was ending
