@@ -230,7 +230,7 @@ def ingest(
         )
         if nameless:
             complain(
-                f"{len(nameless)} files have neither a title nor an artist, in their tags or in metadata, "
+                f"files with neither a title nor an artist, in tags or metadata: {len(nameless)}, "
                 f"the first is {nameless[0].path}; give them with --metadata or `earmark change`"
             )
     if signals:
