@@ -66,6 +66,8 @@ def test_query_says_which_recording_and_where(earmark: Earmark, conforms: Confor
         "duration",
         "error",
         "matches",
+        "undecoded_seconds",
+        "notes",
         "library",
         "encoder",
         "elapsed_ms",
@@ -91,7 +93,18 @@ def test_query_says_which_recording_and_where(earmark: Earmark, conforms: Confor
         "reference_start",
         "reference_end",
         "tempo",
+        "tempo_low",
+        "tempo_high",
         "pitch_semitones",
+        "pitch_low",
+        "pitch_high",
+        "changed",
+        "likelihood_ratio",
+        "tested_clips",
+        "tested_closer",
+        "same_file",
+        "repeats",
+        "track",
     ]
     assert (best["source"], best["tier"]) == ("song-1.flac", "match")
     assert (best["rightsholder"], best["rights"]) == ("Blue Label", "owned")
@@ -122,7 +135,6 @@ def test_query_goes_on_after_clips_that_cannot_be_read(
     expected = {
         "missing.wav": "not-found",
         "missing.emk": "not-found",
-        "songs": "undecodable",
         "empty.wav": "undecodable",
         "text.mp3": "undecodable",
         "broken.emk": "undecodable",
