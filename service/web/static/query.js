@@ -104,3 +104,6 @@ record.addEventListener("click", async () => {
   const started = recorder;
   setTimeout(() => started.state === "recording" && started.stop(), LONGEST);
 });
+
+// A file that was chosen before this script was there.
+if (file.files.length) file.dispatchEvent(new Event("change"));
