@@ -24,7 +24,9 @@ def commands() -> str:
     from service.command import main
 
     def pages(group: click.Group, before: click.Context | None, name: str) -> Iterator[str]:
-        context = click.Context(group, info_name=name, parent=before, max_content_width=_WIDTH)
+        # as the command makes it: what it once made of `--help` it keeps
+        given = group.context_settings | {"max_content_width": _WIDTH}
+        context = click.Context(group, info_name=name, parent=before, **given)
         context.terminal_width = _WIDTH
         level = "##" if before is None else "###" if name.count(" ") else "##"
         title = context.command_path
